@@ -1,0 +1,51 @@
+"""clipsearch: search and label a pile of pictures with plain words, with no training.
+
+import clipsearch as cs
+
+photos = cs.Collection("photos.clipsearch", model="builtin")
+print(photos.add("~/Photos"))
+for hit in photos.search("a dog running on grass", k=10):
+print(f"{hit.score:.3f}  {hit.path}")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collection import Collection as Collection
+    from .encoders import load_encoder as load_encoder
+    from .errors import ClipsearchError as ClipsearchError
+    from .ingest import Interrupted as Interrupted
+    from .report import Report as Report
+    from .results import Hit as Hit
+    from .results import SearchResults as SearchResults
+    from .types import Embeddings as Embeddings
+    from .types import Encoder as Encoder
+    from .types import Item as Item
+
+_HOMES = {
+    "ClipsearchError": "errors",
+    "Collection": "collection",
+    "Embeddings": "types",
+    "Encoder": "types",
+    "Hit": "results",
+    "Interrupted": "ingest",
+    "Item": "types",
+    "Report": "report",
+    "SearchResults": "results",
+    "load_encoder": "encoders",
+}
+
+__all__ = list(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import clipsearch` itself costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

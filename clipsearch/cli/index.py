@@ -1,0 +1,152 @@
+"""`clipsearch index`: make a collection, bring it up to date, or move it to another model."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import SourceError
+from ..render import printable
+from .output import emit, examples, json_option, note, shown
+
+if TYPE_CHECKING:
+    from ..collection import Collection
+    from ..report import Report
+    from ..types import Encoder, Source
+
+FAILURES = 20  # shown after a run; the collection keeps all of them
+SOME_FAILED = 3  # exit code
+
+
+@click.command(
+    epilog=examples(
+        "clipsearch index ~/Photos --to photos.clipsearch",
+        "clipsearch index --to photos.clipsearch --upgrade --model siglip2-l16",
+    )
+)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The collection's folder, made if it is not there.",
+)
+@click.option("--model", metavar="M", help="See `clipsearch models`; a new DIR gets siglip2-b16.")
+@click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps.")
+@click.option("--precision", default="auto", show_default=True, metavar="P", help="fp32, bf16, fp16.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out files or folders by name, such as `*.gif`; may be given again.",
+)
+@click.option("--retry-failed", is_flag=True, help="Try those that failed again, though they did not change.")
+@click.option("--upgrade", is_flag=True, help="Encode all pictures with --model too, then search with it.")
+@json_option
+@click.pass_context
+def index(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    folder: Path,
+    model: str | None,
+    device: str,
+    precision: str,
+    exclude: tuple[str, ...],
+    retry_failed: bool,
+    upgrade: bool,
+    as_json: bool,
+) -> None:
+    """Make a collection of pictures, or bring it up to date.
+
+    SOURCE is a folder, a picture, a pattern such as `~/Photos/**/*.jpg`, a zip file, or a text file
+    with a path on each line. Without one, the sources that DIR knows are looked through again. Only
+    new and changed pictures are encoded, and a run that was stopped goes on where it was.
+    """
+    from ..collection import Collection
+
+    _check_usage(sources, folder, model, exclude, retry_failed, upgrade)
+    opened = _opened(sources, exclude)  # before there is a new folder for nothing
+    reports = []
+    with Collection(folder, model=None if upgrade else model, device=device, precision=precision) as photos:
+        if upgrade and model:
+            steps = _upgrade(photos, model, device, precision)
+        else:
+            steps = _add(photos, opened, retry_failed)
+        for report in steps:
+            reports.append(report)
+            if not as_json:
+                _tell(report, folder)
+    if as_json:
+        emit([report.to_dict() for report in reports])
+    if any(report.failed for report in reports):
+        ctx.exit(SOME_FAILED)
+
+
+def _check_usage(
+    sources: tuple[str, ...],
+    folder: Path,
+    model: str | None,
+    exclude: tuple[str, ...],
+    retry_failed: bool,
+    upgrade: bool,
+) -> None:
+    from ..store import is_collection
+
+    if upgrade and (sources or exclude or retry_failed or not model):
+        raise click.UsageError("--upgrade takes the sources that DIR knows: give it --model and no SOURCE.")
+    if exclude and not sources:
+        raise click.UsageError("--exclude goes with a SOURCE; those that DIR knows keep their own.")
+    if not sources and not is_collection(folder.expanduser()):
+        raise click.UsageError(f"there is no collection at {folder} yet: name a SOURCE to make it from.")
+
+
+def _opened(specs: tuple[str, ...], exclude: tuple[str, ...]) -> "list[Source]":
+    """The sources; all pictures named one by one, as by a shell's `*.jpg`, are one of them."""
+    from ..sources import open_source
+    from ..sources.names import is_picture
+
+    pictures = [spec for spec in specs if is_picture(spec) and os.path.isfile(spec)]
+    others = [open_source(spec, exclude=exclude) for spec in specs if spec not in set(pictures)]
+    return [*others, open_source(pictures, exclude=exclude)] if pictures else others
+
+
+def _add(photos: "Collection", sources: "list[Source]", retry_failed: bool) -> "Iterator[Report]":
+    if not sources and not photos.info()["sources"]:
+        raise SourceError(f"{photos.path} knows no source yet; name one: clipsearch index SOURCE --to DIR")
+    _announce(photos.encoder)
+    for source in sources:
+        yield photos.add(source, retry_failed=retry_failed)
+    if not sources:
+        yield from photos.refresh(retry_failed=retry_failed)
+
+
+def _upgrade(photos: "Collection", model: str, device: str, precision: str) -> "Iterator[Report]":
+    from ..encoders import load_encoder
+
+    old = photos.model
+    encoder = load_encoder(model, device=device, precision=precision)
+    _announce(encoder)
+    yield from photos.add_model(encoder)
+    photos.use_model(encoder.model_id)
+    note(f"searches now use {printable(encoder.model_id)}")
+    if old != encoder.model_id:
+        note(f"the vectors of {printable(old)} stay until `clipsearch remove {photos.path} --model {old}`")
+
+
+def _announce(encoder: "Encoder") -> None:
+    how = [str(getattr(encoder, name)) for name in ("device", "precision") if hasattr(encoder, name)]
+    note(printable(f"model {encoder.model_id}" + (f" on {', '.join(how)}" if how else "")))
+
+
+def _tell(report: "Report", folder: Path) -> None:
+    """Print what became of a source, and the first of what failed."""
+    click.echo(f"{shown(report.source) or 'pictures named one by one'}: {printable(str(report))}")
+    for failure in report.failed[:FAILURES]:
+        click.echo(f"  {shown(failure.path)}: {printable(failure.reason)}")
+    if len(report.failed) > FAILURES:
+        more = len(report.failed) - FAILURES
+        click.echo(f"  and {more:,} more; `clipsearch info {folder} --failed` lists them")

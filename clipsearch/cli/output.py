@@ -1,0 +1,70 @@
+"""What the commands share: their common options, and how numbers, names and JSON are written."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import CollectionError
+from ..render import printable
+
+if TYPE_CHECKING:
+    from ..collection import Collection
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help, which click must not wrap."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def note(text: str) -> None:
+    """Tell a person what goes on, on standard error, where it disturbs no result."""
+    click.echo(click.style(text, dim=True), err=True)
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document, in ASCII: a name that is not UTF-8 keeps its bytes as lone surrogates."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as short as can be typed here (within the working folder, else from ~), safe to show."""
+    whole = os.fspath(path)
+    for folder, short in ((os.getcwd(), ""), (os.path.expanduser("~"), "~" + os.sep)):
+        if whole.startswith(folder + os.sep):
+            return printable(short + whole[len(folder) + 1 :])
+    return printable(whole)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 picture", "1,200 pictures"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def size(count: float) -> str:
+    """Bytes for a person: "812 bytes", "1.2 MB", "15 GB"."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    power = min(4, int(math.log(count * 1.0005, 1000)))
+    count, unit = count / 1000**power, ("", "kB", "MB", "GB", "TB")[power]
+    return f"{count:.1f} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"
+
+
+def existing(folder: Path, *, read_only: bool = False, model: str | None = None) -> "Collection":
+    """Open the collection that is at `folder`; unlike an index command, never make one.
+
+    Raises:
+        CollectionError: there is none.
+    """
+    from ..collection import Collection
+    from ..store import is_collection
+
+    if not is_collection(folder.expanduser()):
+        raise CollectionError(f"no collection at {folder}; make one with `clipsearch index`")
+    return Collection(folder, model=model, read_only=read_only)

@@ -1,0 +1,116 @@
+"""`clipsearch search`: ask once, or again and again at a prompt with the model kept warm."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import ClipsearchError
+from ..render import printable
+from .output import counted, emit, examples, existing, folder_argument, json_option, note, shown
+
+if TYPE_CHECKING:
+    from ..collection import Collection
+    from ..results import SearchResults
+
+
+@click.command(
+    epilog=examples(
+        'clipsearch search photos.clipsearch "a dog running on grass" -k 20',
+        "clipsearch search photos.clipsearch --image beach.jpg --html beach.html",
+    )
+)
+@folder_argument
+@click.argument("query", required=False)
+@click.option(
+    "-k", default=10, show_default=True, metavar="N", type=click.IntRange(min=1), help="How many pictures."
+)
+@click.option(
+    "--image",
+    metavar="P",
+    type=click.Path(path_type=Path),
+    help="Find pictures like this file.",
+)
+@click.option("--item", metavar="ID", type=int, help="Find pictures like this one of DIR.")
+@click.option("--html", metavar="F", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
+@click.option("--reveal", is_flag=True, help="Show absolute paths and GPS on that page.")
+@click.option("--model", metavar="M", help="Search the vectors of this model, where DIR has several.")
+@json_option
+def search(
+    folder: Path,
+    query: str | None,
+    k: int,
+    image: Path | None,
+    item: int | None,
+    html: Path | None,
+    reveal: bool,
+    model: str | None,
+    as_json: bool,
+) -> None:
+    """Find pictures by words, or by another picture.
+
+    Prints them best first; into a file or a pipe, each as its score, a tab and its path. Without QUERY,
+    --image and --item it asks for queries, one after the other, until an empty line.
+    """
+    asked = [given for given in (query, image, item) if given is not None]
+    _check_usage(len(asked), as_json, html, reveal)
+    with existing(folder, read_only=True, model=model) as photos:
+        if not asked:
+            return _converse(photos, k)
+        results = photos.search(query, image=image, item=item, k=k)
+        if html:
+            click.echo(shown(results.to_html(html, reveal=reveal)))
+        elif as_json:
+            emit(results.to_dicts())
+        else:
+            show(results)
+
+
+def show(results: "SearchResults") -> None:
+    """Print hits for a person, or for a program when no terminal is watching."""
+    if not sys.stdout.isatty():
+        for hit in results:
+            click.echo(f"{hit.score:.4f}\t{printable(hit.path)}")
+        return
+    width = max((len(f"{hit.id}") for hit in results), default=0)
+    for rank, hit in enumerate(results, 1):
+        id = click.style(f"#{hit.id:<{width}}", dim=True)
+        click.echo(f"{rank:>{len(str(len(results)))}}  {hit.score:.3f}  {id}  {shown(hit.path)}")
+    if not results:
+        click.echo("nothing found: the collection is empty")
+
+
+def _check_usage(asked: int, as_json: bool, html: Path | None, reveal: bool) -> None:
+    if asked > 1:
+        raise click.UsageError("give one of QUERY, --image and --item.")
+    if not asked and (as_json or html):
+        raise click.UsageError("--json and --html go with a QUERY, --image or --item.")
+    if as_json and html:
+        raise click.UsageError("give one of --json and --html.")
+    if reveal and not html:
+        raise click.UsageError("--reveal goes with --html.")
+
+
+def _converse(photos: "Collection", k: int) -> None:
+    """Answer queries until an empty line or the end of the input."""
+    note(f"loading {printable(photos.model)} …")
+    photos.encoder.encode_texts(["a photo"])  # the first call is a slow one
+    note(f"{counted(len(photos), 'picture')}; an empty line leaves")
+    while query := _ask():
+        try:
+            show(photos.search(query, k=k))
+        except ClipsearchError as error:
+            click.echo(f"clipsearch: {printable(str(error))}", err=True)
+        click.echo()
+
+
+def _ask() -> str:
+    with suppress(ImportError):  # Windows' own prompt can do the same
+        import readline  # noqa: F401  gives input() arrow keys and a history
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        click.echo()
+        return ""

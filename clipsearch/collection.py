@@ -1,0 +1,522 @@
+"""A collection: what users hold."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from . import upkeep
+from .decode import decode
+from .encoders import DEFAULT_MODEL, load_encoder, resolve
+from .errors import CollectionError, ImageError, ModelError, ModelMismatchError, QueryError, SourceError
+from .ingest import ingest
+from .query import cached
+from .report import Failure, Report
+from .results import SearchResults
+from .search import Searcher
+from .sources import IteratorSource, ListSource, open_source, restore
+from .spec import index_for
+from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, to_sql
+from .types import Embeddings, Encoder, Source, as_embeddings
+from .writer import writing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
+"""A picture as a query: a path, the bytes of a file, or a PIL image."""
+
+
+class Collection:
+    """Pictures that can be searched with words or pictures: a folder of vectors, never of pictures.
+
+    Opening reads no vectors and loads no model; the model comes with the first call that needs it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: str | Encoder | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        read_only: bool = False,
+    ) -> None:
+        """Open the collection at `path`, or make one there.
+
+        Args:
+            path: the collection's folder.
+            model: a model's name (see `clipsearch models`), a directory, or an encoder of your own.
+                None: the one it was made with, or siglip2-b16 for a new one.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+            precision: "auto", "fp32", "bf16", "fp16".
+            read_only: it must exist, and nothing is written into it.
+
+        Raises:
+            CollectionError: the folder holds other things; or, read-only, there is no collection.
+            ModelError: the model's name is not known.
+            ModelMismatchError: the collection was made with another model.
+        """
+        self.path = Path(path).expanduser().absolute()
+        if model is not None:
+            _model_id(model)  # an unknown name is an error before there is a new folder
+        if is_collection(self.path) or read_only:
+            self._store = Store(self.path, read_only=read_only)
+        else:
+            self._store = Store.create(self.path)
+        self._wanted, self._device, self._precision = model, device, precision
+        self._loaded: Encoder | None = None
+        self._held: Searcher | None = None
+        self._check_model()
+
+    def close(self) -> None:
+        """Close the files. A collection that was closed opens them again when used."""
+        self._store.close()
+
+    def __enter__(self) -> "Collection":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._store.counts()["pictures"]
+
+    def __repr__(self) -> str:
+        return f"Collection({str(self.path)!r}, model={self.model!r}): {len(self):,} pictures"
+
+    # ------------------------------------------------------------------ model
+
+    @property
+    def model(self) -> str:
+        """The id of the model whose vectors are searched, or that the first `add` will use."""
+        space = self._space()
+        return space.model if space else _model_id(self._wanted or DEFAULT_MODEL)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model, loaded now if it was not yet.
+
+        Raises:
+            ModelError: it cannot be loaded whole.
+            ModelMismatchError: its weights are not those the vectors were made with.
+        """
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    @property
+    def models(self) -> list[str]:
+        """The models that have vectors here, oldest first."""
+        return [space.model for space in self._store.spaces()]
+
+    def add_model(self, model: str | Encoder, *, progress: bool | None = None) -> list[Report]:
+        """Fill a second space: encode every picture of every source with another model too.
+
+        The model in use stays in use; `use_model` switches. Call it again to go on after a stop.
+
+        Returns:
+            One report per source.
+        """
+        encoder = load_encoder(model, device=self._device, precision=self._precision)
+        space = self._named(encoder.model_id) or self._new_space(encoder)
+        _check_fingerprint(self.path, space, encoder)
+        return [self._refresh(source, space, encoder, progress) for source in self._relisted()]
+
+    def use_model(self, model: str) -> None:
+        """Search with a model that has vectors here from now on.
+
+        Raises:
+            CollectionError: it has none here, or some pictures have none of it yet, say of a disk
+                that was not connected: they would drop out of the search.
+        """
+        space = self._existing(model)
+        if waiting := self._store.counts()["contents"] - self._about(space)["shown"]:
+            raise CollectionError(
+                f"{waiting:,} pictures have no vector of {space.model!r} yet, so {self.model!r} stays in use; "
+                "make their sources readable, or remove them, and add the model again"
+            )
+        with writing(self._store) as writer, writer.transaction() as db:
+            db.execute("UPDATE spaces SET live = (id = ?)", (space.id,))
+        self._wanted, self._loaded = None, None
+
+    def drop_model(self, model: str) -> None:
+        """Delete the vectors of a model that is not in use."""
+        space = self._existing(model)
+        if space.live:
+            raise CollectionError(f"{space.model!r} is in use; use_model another one first")
+        with writing(self._store) as writer:
+            with writer.transaction() as db:
+                db.execute("DELETE FROM segments WHERE space = ?", (space.id,))
+                db.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
+            writer.sweep()
+
+    def _space(self) -> Space | None:
+        """The space in use: of the model asked for, else the live one; None before the first add."""
+        if self._wanted is not None and (space := self._named(_model_id(self._wanted))):
+            return space
+        return next((space for space in self._store.spaces() if space.live), None)
+
+    def _named(self, model_id: str) -> Space | None:
+        return next((space for space in self._store.spaces() if space.model == model_id), None)
+
+    def _existing(self, model: str) -> Space:
+        space = self._named(model) or self._named(_model_id(model))
+        if space is None:
+            raise CollectionError(f"{self.path} has no vectors of {model!r}, only of {self.models}")
+        return space
+
+    def _check_model(self) -> None:
+        """Refuse another model now, and not only when it is loaded."""
+        space = self._space()
+        if self._wanted is None or space is None or space.model == _model_id(self._wanted):
+            return
+        # A directory that was moved, and an object under another name, may still be the same weights.
+        named = isinstance(self._wanted, str) and not _model_id(self._wanted).startswith("local-dir:")
+        if named or _fingerprint(self._load_anew(self._wanted)) not in ("", space.fingerprint):
+            self.close()
+            raise _mismatch(self.path, space, _model_id(self._wanted))
+
+    def _load(self) -> Encoder:
+        space = self._space()
+        try:
+            encoder = self._load_anew(self._wanted or self.model)
+        except ModelError as error:
+            if self._wanted is not None or space is None:
+                raise
+            hint = "an encoder of your own must be given again: Collection(path, model=encoder)"
+            raise ModelError(f"{self.path} was made with {space.model!r}: {error} ({hint})") from error
+        if space:
+            _check_fingerprint(self.path, space, encoder)
+        return encoder
+
+    def _load_anew(self, model: str | Encoder) -> Encoder:
+        return load_encoder(model, device=self._device, precision=self._precision)
+
+    def _new_space(self, encoder: Encoder) -> Space:
+        with writing(self._store) as writer:
+            return writer.add_space(
+                model=encoder.model_id, fingerprint=_fingerprint(encoder), dim=encoder.dim
+            )
+
+    # ------------------------------------------------------------------ pictures in and out
+
+    def add(
+        self,
+        source: Any,
+        *,
+        exclude: Sequence[str] = (),
+        retry_failed: bool = False,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> Report:
+        """Add the pictures of a source, or bring the collection up to date with it.
+
+        Args:
+            source: a folder, a glob pattern, a zip file, a text file of paths, a list of paths, or
+                an iterable of (key, picture as bytes or PIL image).
+            exclude: patterns of paths or folder names to leave out.
+            retry_failed: read pictures again that failed before and have not changed since.
+            batch_size: pictures encoded at a time; None chooses.
+            progress: show a bar; None does where a terminal is watching.
+
+        Returns:
+            What became of every picture; print it.
+
+        Raises:
+            SourceError: the source is absent or holds no picture. Nothing was changed.
+            Interrupted: Ctrl-C. What was encoded is kept, and the same call goes on from there.
+            LockedError: another process is writing to the collection.
+        """
+        opened = open_source(source, exclude=exclude)
+        encoder = self.encoder
+        space = self._space() or self._new_space(encoder)
+        return ingest(
+            self._store,
+            space,
+            opened,
+            encoder,
+            retry_failed=retry_failed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def refresh(self, *, retry_failed: bool = False, progress: bool | None = None) -> list[Report]:
+        """Bring the collection up to date with every source it knows.
+
+        Returns:
+            One report per source; one that is absent has failed, and its pictures stay.
+        """
+        space, encoder = self._space(), self.encoder
+        if space is None:
+            return []
+        return [self._refresh(source, space, encoder, progress, retry_failed) for source in self._relisted()]
+
+    def _refresh(
+        self,
+        source: Source,
+        space: Space,
+        encoder: Encoder,
+        progress: bool | None,
+        retry_failed: bool = False,
+    ) -> Report:
+        try:
+            return ingest(self._store, space, source, encoder, retry_failed=retry_failed, progress=progress)
+        except SourceError as error:
+            absent = Failure(source.root, str(error))
+            return Report(source.root, encoder.model_id, "", "", failed=[absent])
+
+    def remove(self, *what: int | str | os.PathLike[str]) -> int:
+        """Forget pictures; the files themselves are not touched.
+
+        A file that is still in its source comes back with the next `add` of that source.
+
+        Args:
+            what: ids, paths of pictures, or folders: everything below them goes.
+
+        Returns:
+            How many items were removed.
+        """
+        ids = {one for one in what if isinstance(one, int)}
+        paths = [os.fspath(Path(one).expanduser().absolute()) for one in what if not isinstance(one, int)]
+        return self._delete(row for row in self._items() if row[0].id in ids or _below(row[1], paths))
+
+    def remove_missing(self) -> int:
+        """Forget the pictures that are gone from their sources; return how many."""
+        return self._delete(row for row in self._items() if row[0].missing)
+
+    def _delete(self, rows: "Iterable[tuple[ItemRow, str]]") -> int:
+        ids = [(row.id,) for row, _ in rows]
+        with writing(self._store) as writer, writer.transaction() as db:
+            db.executemany("DELETE FROM items WHERE id = ?", ids)
+            db.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM items)")
+        return len(ids)
+
+    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
+        """Tell the collection that a source's folder or archive was moved.
+
+        Raises:
+            SourceError: there is no such source, or the new place holds none of its pictures.
+        """
+        roots = [os.fspath(Path(root).expanduser().absolute()) for root in (old, new)]
+        row = next((row for row in self._store.sources() if row.root == roots[0]), None)
+        if row is None:
+            known = ", ".join(source.root for source in self._store.sources()) or "none"
+            raise SourceError(f"{roots[0]!r} is not a source of {self.path}; its sources are: {known}")
+        moved = restore(row.kind, roots[1], row.options)
+        items = (item for item in self._store.items(failed=False) if item.source == row.id)
+        if not any(moved.item(item.key) for item in items):
+            raise SourceError(f"{roots[1]!r} holds none of the pictures of {roots[0]!r}")
+        with writing(self._store) as writer, writer.transaction() as db:
+            db.execute("UPDATE sources SET root = ? WHERE id = ?", (to_sql(roots[1]), row.id))
+
+    def failures(self) -> list[Failure]:
+        """The pictures that could not be read, with the reason, oldest first."""
+        paths = self._paths()
+        return [
+            Failure(paths[item.source](item.key), item.failure or "")
+            for item in self._store.items(failed=True)
+            if not item.missing
+        ]
+
+    def _relisted(self) -> Iterator[Source]:
+        """The sources that can be looked through again: not those that were handed over one by one."""
+        for row in self._store.sources():
+            if row.kind == ListSource.kind:
+                keys = [item.key for item in self._store.items() if item.source == row.id]
+                yield ListSource(keys)
+            elif row.kind != IteratorSource.kind:
+                yield restore(row.kind, row.root, row.options)
+
+    def _paths(self) -> dict[int, Callable[[str], str]]:
+        """For each source, what turns a key into a path."""
+        return {row.id: restore(row.kind, row.root, row.options).path for row in self._store.sources()}
+
+    def _items(self) -> Iterator[tuple[ItemRow, str]]:
+        """Every item and where it is."""
+        paths = self._paths()
+        return ((item, paths[item.source](item.key)) for item in self._store.items())
+
+    # ------------------------------------------------------------------ search
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        image: "Picture | None" = None,
+        item: int | None = None,
+        embedding: npt.ArrayLike | None = None,
+        k: int = 10,
+    ) -> SearchResults:
+        """Find the pictures most like a text, a picture, an item or a vector: exactly one of them.
+
+        Args:
+            query: plain words.
+            image: a path, the bytes of a file, or a PIL image.
+            item: the id of a picture here ("more like this"); it is not among its own results.
+            embedding: dim numbers in the model's space, of any length but zero.
+            k: how many; fewer come where there are fewer.
+
+        Returns:
+            Hits, best first; equal scores in the order the pictures came in. An empty collection
+            gives none.
+
+        Raises:
+            QueryError: none or several of the four were given, the text is empty, k is not
+                positive, the item is unknown, or the vector has another dimension.
+            ImageError: the picture cannot be read.
+        """
+        given = {"query": query, "image": image, "item": item, "embedding": embedding}
+        given = {name: value for name, value in given.items() if value is not None}
+        if len(given) != 1:
+            raise QueryError(f"give one of query, image, item and embedding, not {list(given) or 'none'}")
+        if query is not None:
+            return self.search_many([query], k=k)[0]
+        searcher = self._searcher()
+        if searcher is None:
+            return SearchResults((), "")
+        if item is not None:
+            content = self._content(item)
+            return searcher.search(searcher.embedding(content), [f"like item {item}"], k, without=content)[0]
+        if image is not None:
+            return searcher.search(self._encode_image(image), [_name(image)], k)[0]
+        return searcher.search(_as_query(embedding, searcher.space.dim), ["an embedding"], k)[0]
+
+    def search_many(self, queries: Sequence[str], *, k: int = 10) -> list[SearchResults]:
+        """Search for several texts at once: one pass of the text tower and one over the vectors.
+
+        Returns:
+            One SearchResults per text, in order. No texts give an empty list.
+        """
+        if isinstance(queries, str):
+            raise QueryError(f"search_many takes a list of texts, got the one text {queries!r}; use search")
+        if empty := [query for query in queries if not query.strip()]:
+            raise QueryError(f"a query must have words, got {empty[0]!r}")
+        searcher = self._searcher()
+        if searcher is None or not queries:
+            return [SearchResults((), query) for query in queries]
+        return searcher.search(self.encode_texts(queries), list(queries), k)
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
+        space = self._space()
+        return cached(space.fingerprint if space else "", texts, self._encode_texts)
+
+    def embeddings(self) -> tuple[list[int], Embeddings]:
+        """Every picture's id and its vector, float32 (n, dim), unit rows, in order of the ids."""
+        searcher = self._searcher()
+        return searcher.everything() if searcher else ([], np.empty((0, self.encoder.dim), np.float32))
+
+    def _encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        return as_embeddings(self.encoder.encode_texts(texts, role="query"), dim=self.encoder.dim)
+
+    def _encode_image(self, image: "Picture") -> Embeddings:
+        try:
+            picture = decode(_bytes(image), min_side=getattr(self.encoder, "min_side", None)).image
+        except ImageError as error:
+            raise ImageError(f"{_name(image)}: {error}") from error
+        return as_embeddings(self.encoder.encode_images([picture]), dim=self.encoder.dim)
+
+    def _content(self, id: int) -> int:
+        row = self._store.item(id)
+        if row is None or row.content is None:
+            raise QueryError(f"no picture of {self.path} has the id {id}")
+        return row.content
+
+    def _searcher(self) -> Searcher | None:
+        """What searches the vectors as they are now; None before the first add."""
+        space = self._space()
+        if space is None:
+            return None
+        held = self._held
+        if held is None or held.space != space or held.generation != self._store.generation():
+            held = self._held = Searcher(self._store, space)
+        return held
+
+    # ------------------------------------------------------------------ upkeep
+
+    def verify(self) -> upkeep.Verification:
+        """Read every byte and compare it with what was written."""
+        return upkeep.verify(self._store)
+
+    def compact(self) -> upkeep.Compaction:
+        """Rewrite the vectors in few large files, without those that no item needs."""
+        return upkeep.compact(self._store)
+
+    def info(self) -> dict[str, Any]:
+        """What is in the collection, as JSON values."""
+        about: dict[str, Any] = json.loads((self.path / DESCRIPTION).read_bytes())
+        return {
+            "path": str(self.path),
+            **about,
+            **self._store.counts(),
+            "sources": [{"kind": row.kind, "root": row.root} for row in self._store.sources()],
+            "models": [self._about(space) for space in self._store.spaces()],
+        }
+
+    def _about(self, space: Space) -> dict[str, Any]:
+        snapshot = self._store.snapshot(space)
+        contents = snapshot.contents
+        return {
+            "model": space.model,
+            "in_use": space.live,
+            "dim": space.dim,
+            "vectors": len(snapshot),
+            "shown": len(np.setdiff1d(contents, snapshot.hidden)),
+            "segments": len(snapshot.segments),
+            "bytes": (size := sum(segment.vectors.nbytes for segment in snapshot.segments)),
+            "index": index_for(size).name,
+            "fingerprint": space.fingerprint,
+        }
+
+
+def _model_id(model: str | Encoder) -> str:
+    return resolve(model) if isinstance(model, str) else model.model_id
+
+
+def _fingerprint(encoder: Encoder) -> str:
+    """What tells the encoder's weights from others; empty when it does not say."""
+    own = getattr(encoder, "fingerprint", None)
+    return own() if own else ""
+
+
+def _check_fingerprint(path: Path, space: Space, encoder: Encoder) -> None:
+    theirs = _fingerprint(encoder)
+    if theirs != space.fingerprint or encoder.dim != space.dim:
+        raise _mismatch(path, space, f"{encoder.model_id} ({encoder.dim} dimensions, weights {theirs[:12]})")
+
+
+def _mismatch(path: Path, space: Space, found: str) -> ModelMismatchError:
+    return ModelMismatchError(
+        f"{path} has vectors of {space.model!r} ({space.dim} dimensions, weights {space.fingerprint[:12]}), "
+        f"which cannot be compared with those of {found!r}; leave the model out to use the collection's own, "
+        "or fill a second space with add_model (clipsearch index --upgrade)"
+    )
+
+
+def _below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+
+
+def _bytes(image: "Picture") -> "bytes | Image":
+    if not isinstance(image, str | os.PathLike):
+        return image
+    try:
+        return Path(image).expanduser().read_bytes()
+    except OSError as error:
+        raise ImageError(error.strerror or "cannot be read") from error
+
+
+def _name(image: "Picture") -> str:
+    return f"picture {Path(image).name}" if isinstance(image, str | os.PathLike) else "a picture"
+
+
+def _as_query(embedding: npt.ArrayLike | None, dim: int) -> Embeddings:
+    try:
+        return as_embeddings(np.atleast_2d(np.asarray(embedding, np.float32)), dim=dim)
+    except ValueError as error:
+        raise QueryError(f"the query's vector: {error}") from error

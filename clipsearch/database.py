@@ -1,0 +1,126 @@
+"""items.sqlite as a file: a connection for each thread, and its troubles told in errors of ours."""
+
+import hashlib
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib.resources import files
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from .errors import CollectionError, DamagedError, LockedError
+
+BUSY_SECONDS = 60  # how long a commit waits for readers, and a reader for a commit
+
+
+class Database:
+    """This process's connections to one database file. May be used from several threads."""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self._path, self._mode = path, "ro" if read_only else "rw"
+        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
+        self._files: list[FileIO] = []
+        self._opening, self._digesting = threading.Lock(), threading.Lock()
+        weakref.finalize(self, _close, self._connections, self._files)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection, in which transactions are begun and ended by hand."""
+        me = threading.current_thread()
+        if me not in self._connections:
+            with self._opening:
+                for ended in [thread for thread in self._connections if not thread.is_alive()]:
+                    self._connections.pop(ended).close()
+                self._connections[me] = _connect(self._path, self._mode)
+        return self._connections[me]
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows that a query finds.
+
+        Raises:
+            LockedError: another process kept the database busy for BUSY_SECONDS.
+            DamagedError: it cannot be read.
+            CollectionError: it may not be read.
+        """
+        with explained(self._path):
+            return self.connection.execute(query, values).fetchall()
+
+    def digest(self) -> str:
+        """sha256 of the file, in hex."""
+        with self._digesting:
+            # Stays open: closing any handle on a file drops all locks this process, so SQLite, has on it.
+            if not self._files:
+                self._files.append(FileIO(self._path))
+            self._files[0].seek(0)
+            return hashlib.file_digest(self._files[0], "sha256").hexdigest()
+
+    def close(self) -> None:
+        """Close every connection, those of other threads too; the next use opens a new one."""
+        _close(self._connections, self._files)
+
+
+def make_database(path: Path) -> None:
+    """Make the empty tables; what an interrupted attempt left is replaced.
+
+    Raises:
+        CollectionError: the disk is full or the folder cannot be written.
+    """
+    schema = files("clipsearch").joinpath("schema.sql").read_text()
+    path.unlink(missing_ok=True)  # a journal beside it is then void to SQLite
+    with explained(path), closing(_connect(path, "rwc")) as db:
+        db.executescript(f"BEGIN; {schema} COMMIT;")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = path.absolute().as_uri()
+    if not uri.startswith("file:///"):  # a Windows share: SQLite wants its server in the path
+        uri = uri.replace("file://", "file:////")
+    # autocommit: transactions are ours; closed from another thread: by close().
+    db = sqlite3.connect(
+        f"{uri}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        # EXTRA: what a commit replaced is deleted after it, so no power cut may take the commit back.
+        db.execute("PRAGMA synchronous = EXTRA")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _close(connections: dict[threading.Thread, sqlite3.Connection], files: list[FileIO]) -> None:
+    while connections:
+        connections.popitem()[1].close()
+    while files:
+        files.pop().close()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Tell what SQLite has to say of the database at `path` in errors of ours."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # our mistakes, not the database's
+    except sqlite3.DatabaseError as error:
+        raise _explanation(path, error) from error
+
+
+def _explanation(path: Path, error: sqlite3.DatabaseError) -> CollectionError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_READONLY_ROLLBACK:
+        return CollectionError(
+            f"{path} was left in the middle of a commit; open it once where it can be written, which mends it"
+        )
+    if code & 0xFF == sqlite3.SQLITE_BUSY:
+        return LockedError(f"{path} was kept busy by another process for {BUSY_SECONDS} s; try again")
+    if code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DamagedError(f"{path} is damaged ({error}); run `clipsearch verify`")
+    return CollectionError(f"{path}: {error}; what was committed is safe")

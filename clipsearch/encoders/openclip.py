@@ -1,0 +1,235 @@
+"""The main road: any model of open_clip as an encoder."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ModelError
+from ..types import Embeddings, Role, as_embeddings
+from .device import Rows, check_precision, choose_device, choose_dtype, in_batches, short_name
+from .pixels import Pixels, prepare
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import nn
+
+    from .tokens import Tokens
+
+_BATCH = {"cpu": 32}  # more is no faster on a processor (measured for 8 to 128), only bigger
+_BATCH_ELSEWHERE = 256
+_CUTTABLE_POOLS = ("argmax", "eos")
+
+
+class OpenClipEncoder:
+    """A dual encoder of open_clip. Fulfils `Encoder` and `Prepares`.
+
+    Each tower is loaded when it is first needed, so searching by text never loads the image
+    tower. `load_encoder` makes these; the recipe says which model.
+
+    Calls from several threads are safe. On a processor, pictures of several threads are encoded
+    side by side; everything else waits its turn.
+
+    Attributes:
+        model_id: the canonical id of the model.
+        dim: length of a vector.
+        min_side: pixels of the longer side of what the image tower looks at.
+    """
+
+    def __init__(self, recipe: Recipe, *, device: str = "auto", precision: str = "auto") -> None:
+        self.model_id = recipe.model_id
+        self.dim = int(recipe.config["embed_dim"])
+        self.min_side: int | None = max(recipe.preprocessing.size)
+        self._recipe = recipe
+        self._wanted_device = device
+        self._wanted_precision = check_precision(precision)
+        self._lock = threading.RLock()
+        self._image_tower: nn.Module | None = None
+        self._text_tower: nn.Module | None = None
+        self._tokens: Tokens | None = None
+        self._largest_batch: int | None = None
+
+    @property
+    def device(self) -> str:
+        """What the model runs on: "cpu", "cuda", "cuda:1" or "mps"."""
+        return str(self._device)
+
+    @property
+    def precision(self) -> str:
+        """The numbers in which pictures are encoded: "fp32", "bf16" or "fp16"."""
+        return short_name(choose_dtype(self._wanted_precision, self._device))
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """What a cosine is multiplied by before softmax or sigmoid: about 100 for CLIP."""
+        return self._scalars[0]
+
+    @cached_property
+    def logit_bias(self) -> float | None:
+        """What is then added before the sigmoid; None for models without, that is all but SigLIP's kind."""
+        return self._scalars[1]
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change when weights, preprocessing or tokenizer do.
+
+        They change with nothing else, neither device nor precision. Loads no tower.
+        """
+        return self._fingerprint
+
+    def prepare(self, image: "Image") -> Pixels:
+        """Resize and crop one RGB picture to uint8 (height, width, 3). Thread-safe."""
+        return prepare(image, self._recipe.preprocessing)
+
+    def encode_prepared(self, batch: Sequence[Pixels]) -> Embeddings:
+        """Encode n prepared pictures to float32 (n, dim) with unit rows, in order; none give (0, dim).
+
+        When the device's memory is too small for a batch, halves of it are tried, down to one picture.
+
+        Raises:
+            ModelError: the model cannot be loaded, does not fit the device, or gives no finite numbers.
+        """
+        if not batch:
+            return self._embeddings([])
+        tower = self._load_image_tower()
+        with self._turn():
+            return self._embeddings(self._batches(batch, lambda part: self._encode_pixels(tower, part)))
+
+    def encode_images(self, images: "Sequence[Image]") -> Embeddings:
+        """Encode n RGB pictures of any size to float32 (n, dim) with unit rows; none give (0, dim)."""
+        rows, size = [self._embeddings([])], self._batch
+        for start in range(0, len(images), size):
+            rows.append(self.encode_prepared([self.prepare(image) for image in images[start : start + size]]))
+        return np.concatenate(rows)
+
+    def encode_texts(self, texts: Sequence[str], *, role: Role = "query") -> Embeddings:
+        """Encode n texts of any length to float32 (n, dim) with unit rows, in order; none give (0, dim).
+
+        Args:
+            texts: any strings; what exceeds the model's context is cut off.
+            role: has no meaning for these models.
+
+        Raises:
+            ModelError: the model cannot be loaded, or gives no finite numbers.
+        """
+        if not texts:
+            return self._embeddings([])
+        with self._lock:
+            tower, tokens = self._load_text_tower()
+            rows = self._batches(texts, lambda part: self._encode_ids(tower, tokens(part).to(self._device)))
+            return self._embeddings(rows)
+
+    def close(self) -> None:
+        """Let go of both towers; the next call loads them again."""
+        with self._lock:
+            self._image_tower = self._text_tower = self._tokens = None
+
+    @cached_property
+    def _device(self) -> "torch.device":
+        return choose_device(self._wanted_device)
+
+    @cached_property
+    def _scalars(self) -> tuple[float, float | None]:
+        from .towers import load_scalars
+
+        return load_scalars(self._recipe)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self._recipe.fingerprint()
+
+    @property
+    def _batch(self) -> int:
+        return self._largest_batch or _BATCH.get(self._device.type, _BATCH_ELSEWHERE)
+
+    def _turn(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._device.type == "cpu" else self._lock
+
+    def _load_image_tower(self) -> "nn.Module":
+        from .towers import is_convolutional, load_tower
+
+        with self._lock:
+            if self._image_tower is None:
+                import torch
+
+                tower = load_tower(self._recipe, "image")
+                # Convolutions run about 1.3 times faster on channels-last weights.
+                layout = torch.channels_last if is_convolutional(tower) else torch.preserve_format
+                dtype = choose_dtype(self._wanted_precision, self._device)
+                self._image_tower = tower.to(self._device, dtype).to(memory_format=layout)
+            return self._image_tower
+
+    def _load_text_tower(self) -> "tuple[nn.Module, Tokens]":
+        from .tokens import Tokens
+        from .towers import load_tower
+
+        if self._text_tower is None or self._tokens is None:
+            self._tokens = Tokens(self._recipe)
+            # On a processor converting takes longer than a query: then the file is mapped and used as it is.
+            automatic = self._wanted_precision == "auto" and self._device.type == "cpu"
+            dtype = choose_dtype("fp32" if automatic else self._wanted_precision, self._device)
+            self._text_tower = load_tower(self._recipe, "text").to(self._device, dtype)
+        return self._text_tower, self._tokens
+
+    def _encode_pixels(self, tower: "nn.Module", batch: Sequence[Pixels]) -> Rows:
+        import torch
+
+        how, dtype = self._recipe.preprocessing, next(tower.parameters()).dtype
+        mean, std = (
+            torch.tensor(channel, device=self._device).view(3, 1, 1) for channel in (how.mean, how.std)
+        )
+        pixels = torch.from_numpy(np.stack(batch)).to(self._device)  # (n, height, width, 3) uint8
+        with torch.inference_mode():
+            scaled = (
+                pixels.permute(0, 3, 1, 2).float().div_(255)
+            )  # (n, 3, height, width), channels last in memory
+            rows: torch.Tensor = tower(scaled.sub_(mean).div_(std).to(dtype))  # (n, dim)
+            return rows.float().cpu().numpy()
+
+    def _encode_ids(self, tower: "nn.Module", ids: "torch.Tensor") -> Rows:
+        import torch
+
+        with torch.inference_mode(), _cut_to_longest(tower, ids) as short:
+            rows: torch.Tensor = tower(short)  # (n, dim)
+            return rows.float().cpu().numpy()
+
+    def _batches(self, items: Sequence[Any], encode: Callable[[Sequence[Any]], Rows]) -> list[Rows]:
+        rows, fitted = in_batches(items, encode, size=self._batch, model_id=self.model_id)
+        self._largest_batch = fitted
+        return rows
+
+    def _embeddings(self, rows: list[Rows]) -> Embeddings:
+        if not rows:
+            return np.zeros((0, self.dim), np.float32)
+        try:
+            return as_embeddings(np.concatenate(rows), dim=self.dim)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.model_id!r} in {self.precision} on {self.device}: {error}; try precision='fp32'"
+            ) from error
+
+
+@contextmanager
+def _cut_to_longest(tower: "nn.Module", ids: "torch.Tensor") -> "Iterator[torch.Tensor]":
+    """Give CLIP's causal text tower only as many columns as the longest text of the batch has.
+
+    No token sees what comes after it, and the vector is read at the end of the text, so padding
+    cannot change it. Towers that see the whole context at once (SigLIP) get all of it.
+    """
+    mask = getattr(tower, "attn_mask", None)
+    if mask is None or tower.cls_emb is not None or tower.pool_type not in _CUTTABLE_POOLS:
+        yield ids
+        return
+    ends = (
+        (ids == tower.eos_id).int() if tower.pool_type == "eos" else ids
+    )  # "argmax": the end has the highest id
+    longest = int(ends.argmax(dim=-1).max()) + 1
+    tower.attn_mask = mask[:longest, :longest]
+    try:
+        yield ids[:, :longest]
+    finally:
+        tower.attn_mask = mask

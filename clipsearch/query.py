@@ -1,0 +1,76 @@
+"""Text queries that were asked before: their vectors, kept in the user's cache folder.
+
+A repeated query needs neither the model nor torch. Keys are the model's fingerprint and the text,
+so a vector can never be of other weights. CLIPSEARCH_QUERY_CACHE=0 switches it off.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from .types import Embeddings
+
+logger = logging.getLogger("clipsearch")
+
+KEPT = 100_000  # queries; the ones asked longest ago go first
+TABLE = """CREATE TABLE IF NOT EXISTS queries (
+    asked INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT, text TEXT, vector BLOB, UNIQUE (model, text))"""
+
+
+def cached(
+    fingerprint: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Embeddings]
+) -> Embeddings:
+    """The embeddings of some texts, of which `encode` is asked only for those not yet known.
+
+    Args:
+        fingerprint: of the model; an empty one is never cached.
+        texts: q texts.
+        encode: gives float32 (n, dim) unit rows for n texts.
+
+    Returns:
+        float32 (q, dim), in order.
+    """
+    if not texts or not fingerprint or os.environ.get("CLIPSEARCH_QUERY_CACHE") == "0":
+        return encode(texts)
+    known = _recall(fingerprint, texts)
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    if new:
+        known |= dict(zip(new, encode(new), strict=True))
+        _remember(fingerprint, {text: known[text] for text in new})
+    return np.stack([known[text] for text in texts])
+
+
+def cache_path() -> Path:
+    """Where the vectors are kept."""
+    return user_cache_path("clipsearch") / "queries.sqlite"
+
+
+def _recall(fingerprint: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    query = "SELECT vector FROM queries WHERE model = ? AND text = ?"
+    known = {}
+    try:
+        with closing(sqlite3.connect(cache_path(), timeout=1)) as db:
+            for text in texts:
+                if row := db.execute(query, (fingerprint, text)).fetchone():
+                    known[text] = np.frombuffer(row[0], np.float32)
+    except (sqlite3.Error, OSError, UnicodeError) as error:  # a cache may fail; the query may not
+        logger.debug("no query cache: %s", error)
+    return known
+
+
+def _remember(fingerprint: str, vectors: dict[str, np.ndarray]) -> None:
+    try:
+        cache_path().parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(cache_path(), timeout=1)) as db, db:
+            db.execute(TABLE)
+            rows = [(fingerprint, text, vector.tobytes()) for text, vector in vectors.items()]
+            db.executemany("INSERT OR REPLACE INTO queries (model, text, vector) VALUES (?, ?, ?)", rows)
+            db.execute("DELETE FROM queries WHERE asked <= (SELECT max(asked) FROM queries) - ?", (KEPT,))
+    except (sqlite3.Error, OSError, UnicodeError) as error:
+        logger.debug("query not cached: %s", error)

@@ -1,0 +1,274 @@
+"""What a person sees: text made safe to show, thumbnails, and HTML that stands alone.
+
+Names of files are written by strangers. Everything here shows them and obeys none of them: markup is
+escaped, and characters that steer a terminal or turn the reading direction are made visible. A page
+carries its pictures within itself and forbids the browser every request.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING
+from unicodedata import category
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+QUALITY = 82  # of JPEG thumbnails
+LINKS = ("file:", "http:", "https:")  # what a card may lead to: nothing that runs code
+JOINERS = "\u200c\u200d"  # invisible, but Persian and emoji are spelled with them
+
+
+def printable(text: str) -> str:
+    r"""Return `text` on one line with every character that is not plain writing made visible.
+
+    Control characters (so also the escape sequences of a terminal), line breaks, invisible and
+    direction-turning characters and lone surrogates become `\n`, `\x1b`, `\u202e`; bytes of a file
+    name that are not UTF-8 become `\xff`. The result can always be encoded as UTF-8. It is for eyes:
+    a backslash stays itself, so it cannot be turned back.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_visible(char) for char in text)
+
+
+def _visible(char: str) -> str:
+    if category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or char in JOINERS:
+        return char
+    if "\udc80" <= char <= "\udcff":  # Python's stand-in for a byte that is not UTF-8 (PEP 383)
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def thumbnail(image: "Image", side: int = 256) -> bytes:
+    """Return an RGB picture as a JPEG that fits into `side` x `side` pixels, without any metadata.
+
+    The proportions stay, and a smaller picture keeps its size.
+    """
+    small = image.copy()
+    small.thumbnail((side, side))
+    small.info = {}  # Pillow would write the comment and XMP of the original into the thumbnail
+    file = BytesIO()
+    small.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One picture with what is said of it.
+
+    Attributes:
+        title: its name.
+        lines: short texts under the name.
+        image: a JPEG thumbnail; None shows a neutral placeholder.
+        reason: why there is no image.
+        badge: a word or number beside the name.
+        link: where a click on the picture leads (file, http or https); None: nowhere.
+
+    Raises:
+        ValueError: the link is of another kind, such as `javascript:`.
+    """
+
+    title: str
+    lines: Sequence[str] = ()
+    image: bytes | None = None
+    reason: str = ""
+    badge: str = ""
+    link: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.link is not None and not self.link.startswith(LINKS):
+            raise ValueError(f"a card cannot link to {self.link!r}; expected one of {', '.join(LINKS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Cards under a heading, with a note between the two; whatever is empty is left out."""
+
+    heading: str
+    note: str = ""
+    cards: Sequence[Card] = ()
+
+
+def page(title: str, sections: Sequence[Section], *, note: str = "", footer: str = "") -> str:
+    """Return one whole HTML document, which can be encoded as UTF-8 and needs no other file.
+
+    Several sections get a line of links to jump between them; none leave the title and the note.
+    """
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<meta name="color-scheme" content="light dark">
+<title>{_text(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<h1 dir="auto">{_text(title)}</h1>
+{_paragraph(note, "note")}
+{_contents(sections)}
+</header>
+<main>
+{"".join(_section(number, section) for number, section in enumerate(sections, 1))}
+</main>
+<footer>{_paragraph(footer, "note")}</footer>
+</body>
+</html>
+"""
+
+
+def grid(cards: Sequence[Card], *, caption: str = "") -> str:
+    """Return cards as an HTML fragment for a notebook, under a caption; no cards leave the caption alone.
+
+    Every style is inline, so nothing leaks into the notebook, whose own colours show through.
+    """
+    return (
+        f'<div style="margin:0 0 10px;font:14px/1.5 system-ui,sans-serif">{_text(caption)}</div>'
+        '<div style="display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));'
+        f'gap:16px 12px;max-width:1100px">{"".join(map(_cell, cards))}</div>'
+    )
+
+
+def _text(text: str) -> str:
+    return escape(printable(text), quote=True)
+
+
+def _paragraph(text: str, kind: str) -> str:
+    # A long name or path may be broken after a slash or underscore and before its ending.
+    lines = re.sub(r"(?<=[/_])|(?=\.[a-zA-Z])", "<wbr>", _text(text))
+    return f'<p class="{kind}" dir="auto">{lines}</p>' if text else ""
+
+
+def _contents(sections: Sequence[Section]) -> str:
+    if len(sections) < 2:
+        return ""
+    links = (f'<a href="#s{n}" dir="auto">{_text(part.heading)}</a>' for n, part in enumerate(sections, 1))
+    return f'<nav aria-label="On this page">{"".join(links)}</nav>'
+
+
+def _section(number: int, section: Section) -> str:
+    cards = "".join(map(_card, section.cards))
+    heading = f'<h2 dir="auto">{_text(section.heading)}</h2>' if section.heading else ""
+    return f"""<section id="s{number}">
+{heading}
+{_paragraph(section.note, "note")}
+{f'<ol class="cards">{cards}</ol>' if cards else ""}
+</section>
+"""
+
+
+def _card(card: Card) -> str:
+    badge = f'<span class="badge">{_text(card.badge)}</span>' if card.badge else ""
+    return f"""<li class="card">{_frame(card)}
+<div class="about">{_paragraph(card.title, "name")}{badge}</div>
+{"".join(_paragraph(line, "line") for line in card.lines)}</li>
+"""
+
+
+def _frame(card: Card) -> str:
+    if card.link is None:
+        return f'<div class="frame">{_picture(card)}</div>'
+    return f'<a class="frame" href="{_text(card.link)}">{_picture(card)}</a>'
+
+
+def _picture(card: Card) -> str:
+    if card.image is not None:
+        return f'<img src="{_source(card.image)}" alt="{_text(card.title)}" decoding="async">'
+    return f'<div class="absent">{ABSENT}<p>Picture not available</p>{_paragraph(card.reason, "line")}</div>'
+
+
+def _source(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + b64encode(jpeg).decode()
+
+
+def _cell(card: Card) -> str:
+    clip = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+    badge = f'<span style="opacity:.65;flex:none">{_text(card.badge)}</span>' if card.badge else ""
+    lines = "".join(f'<div style="opacity:.65;{clip}">{_text(line)}</div>' for line in card.lines)
+    return (
+        f'<div style="min-width:0;font:12px/1.5 system-ui,sans-serif;text-align:left">{_cell_picture(card)}'
+        '<div style="display:flex;gap:8px;justify-content:space-between;margin-top:6px">'
+        f'<span dir="auto" title="{_text(card.title)}" style="font-weight:600;{clip}">'
+        f"{_text(card.title)}</span>{badge}</div>{lines}</div>"
+    )
+
+
+def _cell_picture(card: Card) -> str:
+    box = "box-sizing:border-box;width:100%;height:150px;margin:0;border-radius:8px;background:#8881"
+    if card.image is not None:
+        return f'<img src="{_source(card.image)}" alt="{_text(card.title)}" style="{box};object-fit:contain">'
+    why = _text(": ".join(filter(None, ["Picture not available", card.reason])))
+    return f'<div style="{box};display:flex;align-items:center;padding:12px;overflow:hidden">{why}</div>'
+
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+ABSENT = (
+    '<svg viewBox="0 0 24 24" width="28" height="28" aria-hidden="true" fill="none" stroke="currentColor"'
+    ' stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"><rect x="3" y="4.5" width="18"'
+    ' height="15" rx="2.5"/><path d="m3.5 16.5 4.5-4.5 3.5 3.5 3-3 6 5M3 3l18 18"/></svg>'
+)
+
+STYLE = """
+:root { --ground: #f6f6f7; --card: #fff; --well: #ececef; --ink: #18191c; --soft: #5d616a;
+  --line: #00000014; --tint: #e7ecfd; --accent: #2f4ac0; }
+@media (prefers-color-scheme: dark) { :root { --ground: #101113; --card: #191b1e; --well: #222428;
+  --ink: #ededf0; --soft: #a0a4ad; --line: #ffffff17; --tint: #262d48; --accent: #aab9ff; } }
+* { box-sizing: border-box; margin: 0; }
+html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
+body { max-width: 84rem; margin: auto; padding: clamp(1.5rem, 5vw, 4rem) clamp(1rem, 4vw, 3rem);
+  background: var(--ground); color: var(--ink); overflow-wrap: anywhere;
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+h1 { font-size: clamp(1.6rem, 4vw, 2.25rem); line-height: 1.15; letter-spacing: -.025em; font-weight: 700; }
+h1, h2, p { text-align: left; }
+h2 { font-size: 1.3rem; line-height: 1.3; letter-spacing: -.015em; font-weight: 650; }
+h1 + .note { margin-top: .6rem; max-width: 44rem; }
+.note { color: var(--soft); font-size: .9rem; }
+nav { display: flex; flex-wrap: wrap; gap: .5rem; margin-top: 1.25rem; }
+nav a { padding: .3rem .85rem; border: 1px solid var(--line); border-radius: 99px;
+  background: var(--card); color: inherit; font-size: .875rem; text-decoration: none; }
+nav a:hover { border-color: var(--accent); color: var(--accent); }
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; }
+section { margin-top: clamp(2rem, 5vw, 3.25rem); scroll-margin-top: 1rem; }
+section:not(:has(h2)) { margin-top: .6rem; }
+.cards { display: grid; gap: 1.25rem; margin-top: 1.1rem; padding: 0; list-style: none;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); }
+.card { min-width: 0; padding-bottom: .8rem; overflow: hidden; border-radius: 14px;
+  background: var(--card); box-shadow: 0 0 0 1px var(--line), 0 1px 3px #0000000a; }
+.frame { display: grid; aspect-ratio: 4 / 3; place-items: center; padding: .7rem; overflow: hidden;
+  background: var(--well); color: var(--soft); text-decoration: none; }
+a.frame:focus-visible { outline-offset: -3px; border-radius: 14px; }
+.frame:has(.absent) { overflow: visible; }
+.frame img { max-width: 100%; max-height: 100%; min-height: 0; border-radius: 5px;
+  box-shadow: 0 1px 5px #0003; }
+.absent { display: grid; gap: .3rem; justify-items: center; max-width: 13rem; font-size: .875rem; }
+.absent p { text-align: center; }
+.about { display: flex; gap: .75rem; align-items: start; justify-content: space-between;
+  padding: .75rem .9rem 0; }
+.name { min-width: 0; font-size: .9rem; font-weight: 600; line-height: 1.45; }
+.badge { flex: none; padding: .1rem .5rem; border-radius: 99px; background: var(--tint); color: var(--accent);
+  font-size: .78rem; font-weight: 600; line-height: 1.45; font-variant-numeric: tabular-nums; }
+.card > .line { padding: 0 .9rem; }
+.line { color: var(--soft); font-size: .8rem; }
+footer { margin-top: clamp(2.5rem, 6vw, 4rem); padding-top: 1.25rem; border-top: 1px solid var(--line); }
+@media (max-width: 37rem) {
+  .cards { gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
+  .frame { padding: .5rem; } .about { gap: .35rem; padding: .6rem .65rem 0; }
+  .name { font-size: .84rem; } .badge { padding: .1rem .4rem; font-size: .72rem; }
+  .card > .line { padding: 0 .65rem; } .absent { font-size: .8rem; } .absent .line { font-size: .75rem; } }
+@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
+@media print {
+  :root { --ground: #fff; --card: #fff; --well: #fff; --ink: #000; --soft: #444; --line: #ccc;
+    --tint: #fff; --accent: #000; }
+  body { max-width: none; padding: 0; } nav { display: none; }
+  .cards { grid-template-columns: repeat(4, 1fr); gap: .6rem; }
+  .name { font-size: .8rem; } .badge { padding: 0; }
+  .card { break-inside: avoid; box-shadow: none; border: 1px solid var(--line); } h2 { break-after: avoid; } }
+"""

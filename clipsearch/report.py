@@ -1,0 +1,76 @@
+"""What became of every picture, told to a person or a program."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+
+class Failure(NamedTuple):
+    """A picture that is not in the collection, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What `add` did: every picture of the source is in exactly one of the first six.
+
+    Attributes:
+        added: new pictures.
+        updated: known pictures whose bytes changed.
+        moved: known pictures found under a new name; their ids stay.
+        unchanged: known pictures, not read again unless their time stamp had changed.
+        same_content: new names for bytes that are there already; they share one vector.
+        failed: pictures that cannot be read, now or when last tried, with the reason.
+        missing: pictures that went since the last time; hidden, and kept until removed.
+        encoded: how many went through the model.
+        seconds: wall time; waiting, encoding and writing are its parts in the main thread.
+        bottleneck: which part bounds the speed: "decoding", "encoding" or "writing"; empty if none ran.
+    """
+
+    source: str
+    model: str
+    device: str
+    precision: str
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    same_content: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    missing: int = 0
+    encoded: int = 0
+    seconds: float = 0.0
+    waiting: float = 0.0
+    encoding: float = 0.0
+    writing: float = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Pictures encoded per second of wall time; 0.0 when none was."""
+        return self.encoded / self.seconds if self.seconds else 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """Which part bounds the speed; empty when nothing was encoded."""
+        parts = {"decoding": self.waiting, "encoding": self.encoding, "writing": self.writing}
+        return max(parts, key=lambda part: parts[part]) if self.encoded else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        derived = {"images_per_second": round(self.images_per_second, 2), "bottleneck": self.bottleneck}
+        return asdict(self) | derived | {"failed": [failure._asdict() for failure in self.failed]}
+
+    def __str__(self) -> str:
+        named = ("added", "updated", "moved", "unchanged", "same_content", "missing")
+        counts = [
+            f"{getattr(self, name):,} {name.replace('_', '-')}" for name in named if getattr(self, name)
+        ]
+        counts += [f"{len(self.failed):,} failed"] if self.failed else []
+        line = ", ".join(counts) or "nothing to do"
+        if not self.encoded:
+            return f"{line} in {self.seconds:.1f} s"
+        return (
+            f"{line} in {self.seconds:.1f} s: {self.images_per_second:.1f} images/s with {self.model} "
+            f"on {self.device} ({self.precision}), bound by {self.bottleneck}"
+        )

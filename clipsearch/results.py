@@ -1,0 +1,250 @@
+"""What a search answers: hits in order, and the ways to look at them."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, overload
+
+from .errors import ClipsearchError, ImageError, SourceError, require
+from .files import write_durably
+from .render import Card, Section, grid, page, printable, thumbnail
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from PIL.Image import Image
+
+PAGE_SIDE = 480  # pixels, the longer side of a picture on a page: sharp on a screen of double density
+NOTEBOOK_SIDE = 256  # pixels; what a notebook shows is saved inside the notebook
+NOTEBOOK_HITS = 40  # a notebook draws results by itself, perhaps of k=1000
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One picture that was found.
+
+    Attributes:
+        id: its number in the collection.
+        path: where it is: the file's absolute path, or the archive's path and the member.
+        key: its name inside its source.
+        source: root of its source.
+        score: what the results are ordered by; higher is better.
+        cosine: similarity of its embedding to the query's, or None where there is none.
+        metadata: what is known of it, as JSON values: width and height in pixels as shown, taken,
+            camera, latitude and longitude in degrees, and whatever its source added.
+        read: returns its bytes, or the picture itself, as they are now.
+    """
+
+    id: int
+    path: str
+    key: str = field(repr=False)
+    source: str = field(repr=False)
+    score: float
+    cosine: float | None
+    metadata: Mapping[str, Any] = field(repr=False, hash=False)
+    read: "Callable[[], bytes | Image]" = field(repr=False, compare=False)
+
+    def image(self, *, min_side: int | None = None) -> "Image":
+        """Return the picture, RGB and upright.
+
+        Args:
+            min_side: pixels its shorter side must keep; a JPEG that is much larger is then decoded
+                at a reduced scale, which is faster. None gives every pixel.
+
+        Raises:
+            ImageError: it is gone or cannot be read; the message is the reason.
+            SourceError: the place it came from is gone.
+        """
+        from .decode import decode
+
+        try:
+            return decode(self.read(), min_side=min_side).image
+        except FileNotFoundError as error:
+            raise ImageError("the file is gone; if its folder was moved, relocate the source") from error
+        except OSError as error:
+            raise ImageError(error.strerror or "the file cannot be read") from error
+
+
+@dataclass(frozen=True, repr=False)
+class SearchResults(Sequence[Hit]):
+    """Hits, best first: a sequence that also knows what was asked, and can show itself.
+
+    Attributes:
+        hits: the pictures found; may be empty.
+        query: what was asked, for a person to read; it names no folder.
+        score_kind: what the scores are.
+        model: the encoder that was used.
+    """
+
+    hits: tuple[Hit, ...]
+    query: str
+    score_kind: str = "cosine"
+    model: str = ""
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> "SearchResults": ...
+    def __getitem__(self, index: int | slice) -> "Hit | SearchResults":
+        return replace(self, hits=self.hits[index]) if isinstance(index, slice) else self.hits[index]
+
+    def __repr__(self) -> str:
+        shown = [f"  {hit.score:.3f}  {printable(hit.path)}" for hit in self.hits[:10]]
+        more = [f"  … and {len(self) - 10} more"] if len(self) > 10 else []
+        return "\n".join([printable(f"{self.query}: {_summary(self)}"), *shown, *more])
+
+    def _repr_html_(self) -> str:
+        shown = self.hits[:NOTEBOOK_HITS]
+        more = f"; here are the first {len(shown)}" if len(shown) < len(self) else ""
+        cards = [_card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
+        return grid(cards, caption=f"{self.query}: {_summary(self)}{more}")
+
+    def show(self) -> None:
+        """Draw the pictures in a notebook, the first 40 of them.
+
+        Raises:
+            ClipsearchError: this is no notebook.
+        """
+        ipython = sys.modules.get("IPython")  # there whenever one of its shells is running
+        if ipython is None or ipython.get_ipython() is None:
+            raise ClipsearchError("show() draws in a notebook and this is none; use to_html('results.html')")
+        ipython.display.display(self)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one JSON-able dict a hit: id, path, key, source, score, cosine, metadata."""
+        return [
+            {
+                "id": hit.id,
+                "path": hit.path,
+                "key": hit.key,
+                "source": hit.source,
+                "score": hit.score,
+                "cosine": hit.cosine,
+                "metadata": dict(hit.metadata),
+            }
+            for hit in self.hits
+        ]
+
+    def to_pandas(self) -> "DataFrame":
+        """Return a table with one row a hit; a metadatum `width` is the column `metadata.width`.
+
+        Raises:
+            MissingExtraError: pandas is not installed; the message has the pip command.
+        """
+        require("pandas", extra="pandas")
+        import pandas
+
+        columns = ["id", "path", "key", "source", "score", "cosine"]
+        rows = [
+            {name: row[name] for name in columns} | {f"metadata.{k}": v for k, v in row["metadata"].items()}
+            for row in self.to_dicts()
+        ]
+        if not rows:
+            return pandas.DataFrame(columns=columns)
+        try:
+            return pandas.DataFrame(rows)
+        except UnicodeEncodeError:  # Arrow's strings cannot hold a file name that is not UTF-8
+            numbers = {"id": "int64", "score": "float64", "cosine": "float64"}
+            return pandas.DataFrame(rows, dtype=object).astype(numbers)
+
+    def to_html(
+        self, path: str | os.PathLike[str], *, title: str | None = None, reveal: bool = False
+    ) -> Path:
+        """Write one HTML file that holds everything it shows, fit to be sent to somebody.
+
+        Args:
+            path: the file to write; an existing one is replaced.
+            title: its heading; None takes the query.
+            reveal: show absolute paths and all metadata, so also where a picture was taken. By
+                default the page tells a picture's name, folder within its source, size, date and
+                camera, and nothing else.
+
+        Returns:
+            Where it was written, absolute.
+
+        Raises:
+            CollectionError: it cannot be written.
+        """
+        return write_page(path, [self], title=title or self.query, reveal=reveal)
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    results: Sequence[SearchResults],
+    *,
+    title: str,
+    note: str = "",
+    reveal: bool = False,
+) -> Path:
+    """Write the answers to several queries as one HTML file; see SearchResults.to_html.
+
+    A picture that can no longer be read is shown as a placeholder with the reason.
+    """
+    sections = [
+        _section(answer, heading="" if answer.query == title else answer.query, reveal=reveal)
+        for answer in results
+    ]
+    document = page(title, sections, note=note, footer="Made with clipsearch").encode()
+    whole = Path(path).expanduser().absolute()
+    write_durably(whole, lambda file: file.write(document))
+    return whole
+
+
+def _section(results: SearchResults, *, heading: str, reveal: bool) -> Section:
+    cards = [_card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
+    return Section(heading, _summary(results), cards)
+
+
+def _summary(results: SearchResults) -> str:
+    if not results.hits:
+        return "Nothing found"
+    count = "1 picture" if len(results) == 1 else f"{len(results):,} pictures, best first"
+    model = _relative(results.model.removeprefix("local-dir:")).as_posix()
+    return f"{count} · {results.score_kind}" + (f" · {model}" if results.model else "")
+
+
+def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
+    image, reason = _thumbnail(hit, side)
+    badge = f"{hit.score:.3f}"
+    name = _relative(hit.key).name
+    if not reveal:
+        return Card(name, _harmless(hit), image, reason, badge)
+    link = Path(hit.path).as_uri() if os.path.isabs(hit.path) and os.path.isfile(hit.path) else None
+    return Card(name, _everything(hit), image, reason, badge, link)
+
+
+def _thumbnail(hit: Hit, side: int) -> tuple[bytes | None, str]:
+    try:
+        return thumbnail(hit.image(min_side=side), side), ""
+    except ImageError as error:
+        return None, str(error)
+    except SourceError:  # its message names the folder
+        return None, "the place it came from cannot be read"
+
+
+def _relative(name: str) -> PurePath:
+    """Return a relative name whole and of any other the last part, which tells no folder of this machine."""
+    path = PureWindowsPath(name)  # knows drives, and both kinds of slash
+    return PurePath(path.name) if path.anchor or ".." in path.parts or "://" in name else path
+
+
+def _harmless(hit: Hit) -> list[str]:
+    """Return what the default page tells of a picture: its folder, size, date and camera."""
+    facts = hit.metadata
+    folder = _relative(hit.key).parent
+    size = f"{facts['width']} × {facts['height']}" if facts.get("width") and facts.get("height") else ""
+    taken = str(facts.get("taken") or "").replace("T", " ")[:16]  # to the minute
+    lines = [
+        folder.as_posix() if folder.name else "",
+        " · ".join(filter(None, [size, taken])),
+        str(facts.get("camera") or ""),
+    ]
+    return [line for line in lines if line]
+
+
+def _everything(hit: Hit) -> list[str]:
+    return [hit.path, *(f"{name}: {value}" for name, value in hit.metadata.items() if value is not None)]

@@ -1,0 +1,116 @@
+"""Where pictures come from: one small class for each kind of place, all with the methods of `Source`."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, TypeAlias, cast
+from zipfile import is_zipfile
+
+from ..errors import SourceError
+from ..types import Source
+from .archive import ZipSource
+from .disk import absolute, native
+from .folder import FolderSource, has_magic, split_pattern
+from .given import IteratorSource, ListSource, read_list
+from .names import is_picture
+
+__all__ = [
+    "FolderSource",
+    "IteratorSource",
+    "ListSource",
+    "SourceSpec",
+    "ZipSource",
+    "open_source",
+    "restore",
+]
+
+SourceSpec: TypeAlias = "str | os.PathLike[str] | Source | Iterable[Any]"
+"""What people may name as a place: see `open_source`."""
+
+_EXPECTED = (
+    "expected a folder, a glob pattern, a zip file, a .txt file with a path on each line, a picture, "
+    "a list of paths, or (key, picture) pairs"
+)
+
+
+def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Source:
+    """Open the place someone named.
+
+    Args:
+        spec: a folder; a glob pattern, where `**` goes down folders, of which the files named like
+            pictures count; a zip file; a `.txt` file of paths; a picture; paths; (key, PIL image or
+            bytes) pairs; or an object with the methods of `Source`. `~` is expanded, and what exists
+            under a name with glob characters is taken by that name. Iterables are looked into.
+        exclude: fnmatch patterns of keys, file names or folder names to leave out.
+
+    Raises:
+        SourceError: there is nothing by that name, or it is no such thing.
+    """
+    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
+    if isinstance(spec, (str, os.PathLike)):
+        return _open_path(absolute(spec), patterns)
+    if all(hasattr(spec, name) for name in ("kind", "root", "lists_all", "items", "item", "path")):
+        if patterns:
+            raise SourceError(
+                f"found exclude={patterns!r} with a source of your own; expected it to leave out itself"
+            )
+        return cast(Source, spec)
+    if isinstance(spec, Iterable) and not isinstance(spec, (bytes, Mapping)):
+        return _open_iterable(spec, patterns)
+    raise SourceError(f"found {type(spec).__name__} {spec!r:.80}; {_EXPECTED}")
+
+
+def restore(kind: str, root: str, options: Mapping[str, Any]) -> Source:
+    """Open a source again from what it said of itself, without looking whether it is there.
+
+    Args:
+        kind: its `kind`.
+        root: its `root`.
+        options: its `options`, which are JSON values.
+
+    Returns:
+        The source. Pictures of an iterator, or of a source of your own, cannot be read again: the
+        `item` of that one is always None.
+    """
+    makers: dict[str, Callable[..., Source]] = {"folder": FolderSource, "glob": _glob, "zip": ZipSource}
+    if kind in makers:
+        return makers[kind](root, **options)
+    if kind == ListSource.kind:
+        return ListSource()
+    past = IteratorSource()
+    past.kind, past.root, past.options = kind, root, options
+    return past
+
+
+def _open_path(path: str, exclude: Sequence[str]) -> Source:
+    if os.path.isdir(native(path)):
+        return FolderSource(path, exclude=exclude)
+    if os.path.isfile(native(path)):
+        return _open_file(path, exclude)
+    if has_magic(path):
+        return _glob(path, exclude=exclude)
+    raise SourceError(f"found nothing to read at {path!r}; {_EXPECTED}; is its disk connected?")
+
+
+def _open_file(path: str, exclude: Sequence[str]) -> Source:
+    if is_picture(path):
+        return ListSource([path], exclude=exclude)
+    if path.lower().endswith(".txt"):
+        return ListSource(read_list(path), exclude=exclude)
+    if is_zipfile(native(path)):
+        return ZipSource(path, exclude=exclude)
+    raise SourceError(f"found a file that is none of these at {path!r}; {_EXPECTED}")
+
+
+def _open_iterable(spec: Iterable[Any], exclude: Sequence[str]) -> Source:
+    """By its first element: paths are listed now, pairs pass by as they are asked for."""
+    rest = iter(spec)
+    first = next(rest, None)
+    if isinstance(first, (str, os.PathLike)):
+        return ListSource(chain([first], rest), exclude=exclude)
+    return IteratorSource([] if first is None else chain([first], rest), exclude=exclude)
+
+
+def _glob(pattern: str, exclude: Iterable[str] = ()) -> FolderSource:
+    folder, parts = split_pattern(pattern)
+    return FolderSource(folder, pattern=parts, exclude=exclude)

@@ -1,0 +1,161 @@
+"""A folder and all below it, or those of its files that a glob pattern matches."""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+from ..errors import ImageError, SourceError
+from ..types import Item
+from .disk import absolute, file_item, native, read_file, stamp, to_posix
+from .names import evicted_name, exclusion, is_hidden, is_picture
+
+_Wanted: TypeAlias = Callable[[str, bool], bool]  # (key, whether it is a folder's) -> look at it
+
+
+class FolderSource:
+    """The pictures of a folder and of all folders below it; keys are posix paths inside it.
+
+    A file is a picture by the ending of its name. Hidden files and folders are skipped, symbolic
+    links followed, and no folder is entered from inside itself. Names are kept as the disk spells
+    them: bytes that are not UTF-8 survive, and composed and decomposed accents are two names.
+
+    A folder below that cannot be read is yielded as an item whose key ends in "/" and whose
+    `read` raises the reason; as its pictures are then unknown rather than gone, `lists_all` is
+    False once `items` has ended.
+
+    Attributes:
+        kind: "folder", or "glob" with a pattern.
+        root: absolute path of the folder, or the absolute pattern.
+        options: {"exclude": patterns}, where there are any.
+        lists_all: whether the last listing could look into every folder.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, pattern: Sequence[str] = (), exclude: Iterable[str] = ()
+    ) -> None:
+        self._folder = absolute(root)
+        self._pattern = tuple(pattern)
+        self.kind = "glob" if pattern else "folder"
+        self.root = os.path.join(self._folder, *pattern)
+        self.options: Mapping[str, Any] = {"exclude": list(exclude)} if exclude else {}
+        self.lists_all = True
+
+    def items(self) -> Iterator[Item]:
+        """Yield every picture as it is found, sorted by name within each folder, files before folders.
+
+        Costs one stat a file, and memory for the largest single folder only.
+
+        Raises:
+            SourceError: the folder is absent or unreadable, or nothing in it is a picture.
+        """
+        self.lists_all, empty = True, True
+        for item in _walk(self._folder, self._wanted()):
+            empty = False
+            self.lists_all &= not item.key.endswith("/")
+            yield item
+        if empty:
+            raise SourceError(f"no picture in {self.root!r}; expected files named like .jpg, .png, .heic, …")
+
+    def item(self, key: str) -> Item | None:
+        """The picture of that key as it is now, or None when it is gone."""
+        return file_item(key, self.path(key))
+
+    def path(self, key: str) -> str:
+        """The absolute path of a picture."""
+        return os.path.join(self._folder, *key.split("/"))
+
+    def _wanted(self) -> "_Wanted":
+        excluded, pattern = exclusion(self.options.get("exclude", ())), self._pattern
+        return lambda key, partly: (
+            not excluded(key) and (not pattern or _fits(key.split("/"), pattern, partly=partly))
+        )
+
+
+def split_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
+    """Divide an absolute glob pattern into the folder it starts from and the rest, part by part."""
+    parts = to_posix(pattern).split("/")
+    first = next(place for place, part in enumerate(parts) if has_magic(part))
+    return "/".join(parts[:first]) + "/", tuple(parts[first:])
+
+
+def has_magic(text: str) -> bool:
+    """Whether a path is a glob pattern."""
+    return any(sign in text for sign in "*?[")
+
+
+def _walk(root: str, wanted: _Wanted) -> Iterator[Item]:
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]  # (key, folders it is inside of)
+    while pending:
+        folder, ancestors = pending.pop()
+        try:
+            status = os.stat(path := native(os.path.join(root, folder)))
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if not folder:
+                raise SourceError(f"cannot read the folder {root!r}: {error.strerror or error}") from error
+            yield Item(folder, partial(_fail, error))
+            continue
+        here = (status.st_dev, status.st_ino)
+        if here in ancestors:  # a link back to a folder above
+            continue
+        below = []
+        for entry in entries:
+            key = folder + entry.name
+            if is_hidden(entry.name):
+                yield from _evicted(folder, entry, wanted)
+            elif _is_folder(entry):
+                if wanted(key, True):
+                    below.append((key + "/", (*ancestors, here)))
+            elif is_picture(entry.name) and wanted(key, False):
+                yield from _listed(key, entry)
+        pending.extend(reversed(below))
+
+
+def _listed(key: str, entry: "os.DirEntry[str]") -> Iterator[Item]:
+    """A file with its stamp; nothing when it vanished meanwhile or is a pipe, socket or device."""
+    try:
+        status = entry.stat()
+        if stat.S_ISREG(status.st_mode):
+            yield Item(key, partial(read_file, entry.path), stamp(status))
+    except FileNotFoundError:
+        pass
+    except OSError:  # reading it will say why
+        yield Item(key, partial(read_file, entry.path))
+
+
+def _evicted(folder: str, entry: "os.DirEntry[str]", wanted: _Wanted) -> Iterator[Item]:
+    """A picture that iCloud took off this disk, leaving a hidden placeholder."""
+    name = evicted_name(entry.name)
+    if name and wanted(folder + name, False):
+        for placeholder in _listed(folder + name, entry):
+            yield Item(placeholder.key, _not_here, placeholder.stamp)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in circles
+        return False
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str], *, partly: bool = False) -> bool:
+    """Whether a path matches a pattern, both part by part; partly: whether something below it could."""
+    if not pattern:
+        return not parts and not partly
+    if not parts:
+        return partly or set(pattern) == {"**"}
+    if pattern[0] == "**":
+        return _fits(parts, pattern[1:], partly=partly) or _fits(parts[1:], pattern, partly=partly)
+    return fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:], partly=partly)
+
+
+def _fail(error: OSError) -> NoReturn:
+    raise error
+
+
+def _not_here() -> NoReturn:
+    raise ImageError("only in iCloud, not on this disk: download it in Finder, then add again")

@@ -1,0 +1,289 @@
+"""What a collection knows, as a reader sees it: items in SQLite, vectors in segments.
+
+A reader takes generation, segments and hidden contents in one short transaction and keeps that
+snapshot, whatever a writer does meanwhile. writer.py is the other half.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .database import Database, make_database
+from .errors import CollectionError, DamagedError
+from .files import TEMPORARY, make_folder, write_durably, write_lock
+from .segments import Segment, open_segment
+
+FORMAT = 1
+DESCRIPTION, DATABASE, SEAL, LOCK = "collection.json", "items.sqlite", "seal.json", "write.lock"
+KEYS_PER_QUERY = 500  # SQLite's limit on parameters is 999 in old builds
+
+
+class SourceRow(NamedTuple):
+    """A source as the collection keeps it."""
+
+    id: int
+    kind: str
+    root: str
+    options: dict[str, Any]
+
+
+class Space(NamedTuple):
+    """One encoder's vectors in a collection."""
+
+    id: int
+    folder: str
+    model: str
+    fingerprint: str
+    dim: int
+    live: bool
+
+
+class ItemRow(NamedTuple):
+    """An item as the collection keeps it; exactly one of content and failure is None."""
+
+    id: int
+    source: int
+    key: str
+    stamp: str | None
+    content: int | None
+    failure: str | None
+    missing: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A space at one moment: what a reader searches, unchanged whatever a writer does."""
+
+    generation: int
+    space: Space
+    segments: tuple[Segment, ...]
+    hidden: npt.NDArray[np.int64]  # content ids that no present item shows
+
+    def __len__(self) -> int:
+        return sum(len(segment.contents) for segment in self.segments)
+
+    @property
+    def contents(self) -> npt.NDArray[np.int64]:
+        """(N,) content id of each row."""
+        return np.concatenate([np.empty(0, np.int64), *(s.contents for s in self.segments)])
+
+
+class Store:
+    """An open collection folder, for reading. May be used from several threads."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open the collection at `path`.
+
+        Raises:
+            CollectionError: there is none, or it is of a format this version does not read.
+            DamagedError: its database cannot be read.
+        """
+        self.path = path
+        self.read_only = read_only
+        _check_format(path)
+        self.database = Database(path / DATABASE, read_only=read_only)
+        self.rows = self.database.rows
+        try:
+            self.generation()
+        except CollectionError:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, path: Path) -> "Store":
+        """Make an empty collection: collection.json comes last, so that its presence means complete.
+
+        Raises:
+            CollectionError: the folder holds other things, or cannot be made or written.
+            LockedError: another process is making it.
+        """
+        make_folder(path)
+        if not (is_collection(path) or _left_half_made(path)):
+            raise CollectionError(f"{path} is a folder of other things, not a collection; name a new folder")
+        with write_lock(path / LOCK):
+            if not (path / DESCRIPTION).exists():
+                make_database(path / DATABASE)
+                about = {"format": FORMAT, "clipsearch": version("clipsearch"), "created": _now()}
+                write_durably(path / DESCRIPTION, lambda file: file.write(json.dumps(about).encode()))
+        return cls(path)
+
+    def close(self) -> None:
+        """Close every connection, those of other threads too."""
+        self.database.close()
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """This thread's connection, in which transactions are begun and ended by hand."""
+        return self.database.connection
+
+    def generation(self) -> int:
+        """Grows with every commit: equal means that nothing has changed."""
+        match self.rows("SELECT generation FROM state"):
+            case [(int(generation),)]:
+                return generation
+        raise DamagedError(f"{self.path / DATABASE} has lost its state; run `clipsearch verify`")
+
+    def spaces(self) -> list[Space]:
+        """Every space, oldest first."""
+        rows = self.rows("SELECT id, folder, model, fingerprint, dim, live FROM spaces ORDER BY id")
+        return [
+            Space(id, folder, model, fingerprint, dim, bool(live))
+            for id, folder, model, fingerprint, dim, live in rows
+        ]
+
+    def sources(self) -> list[SourceRow]:
+        """Every source, oldest first."""
+        rows = self.rows("SELECT id, kind, root, options FROM sources ORDER BY id")
+        return [SourceRow(id, kind, from_sql(root), json.loads(options)) for id, kind, root, options in rows]
+
+    def snapshot(self, space: Space) -> Snapshot:
+        """The space as it is now, its segments mapped into memory."""
+        while True:
+            generation, numbers, hidden = self._read_state(space)
+            try:
+                segments = tuple(
+                    open_segment(self.folder(space), number, rows=rows, dim=space.dim)
+                    for number, rows in numbers
+                )
+                return Snapshot(generation, space, segments, np.array(hidden, np.int64))
+            except FileNotFoundError as error:  # compacted between the two steps: look again
+                if self.generation() == generation:
+                    raise DamagedError(f"{error.filename} is gone; run `clipsearch verify`") from error
+
+    def _read_state(self, space: Space) -> tuple[int, list[tuple[int, int]], list[int]]:
+        self.db.execute("BEGIN")
+        try:
+            generation = self.generation()
+            numbers = self.rows("SELECT id, rows FROM segments WHERE space = ? ORDER BY id", (space.id,))
+            hidden = self.rows("SELECT id FROM contents WHERE shown = 0")
+        finally:
+            self.db.rollback()  # nothing was written: this only lets go
+        return generation, numbers, [content for (content,) in hidden]
+
+    def folder(self, space: Space) -> Path:
+        """Where a space's segments are."""
+        return self.path / "vectors" / space.folder
+
+    def items_of(self, contents: Sequence[int]) -> dict[int, list[tuple[ItemRow, dict[str, Any]]]]:
+        """The present items that show each of some contents, oldest first, with all that is known of them."""
+        found: dict[int, list[tuple[ItemRow, dict[str, Any]]]] = {content: [] for content in contents}
+        for part in _parts(contents):
+            for *row, metadata, facts in self.rows(
+                f"SELECT {ITEM}, metadata, facts FROM items JOIN contents ON contents.id = content "
+                f"WHERE content IN ({_marks(part)}) AND NOT missing ORDER BY items.id",
+                part,
+            ):
+                item = _item(row)
+                found[item.content or 0].append((item, json.loads(facts) | json.loads(metadata)))
+        return found
+
+    def known(self, source: int, key: str) -> ItemRow | None:
+        """The item of a source that bears this key, or None."""
+        query = f"SELECT {ITEM} FROM items WHERE source = ? AND key = ?"
+        found = self.rows(query, (source, to_sql(key)))
+        return _item(found[0]) if found else None
+
+    def content_of(self, sha256: bytes) -> int | None:
+        """The content of these bytes, or None."""
+        found = self.rows("SELECT id FROM contents WHERE sha256 = ?", (sha256,))
+        return found[0][0] if found else None
+
+    def items_showing(self, content: int) -> list[ItemRow]:
+        """Every item of a content, missing ones too, oldest first."""
+        return [
+            _item(row)
+            for row in self.rows(f"SELECT {ITEM} FROM items WHERE content = ? ORDER BY id", (content,))
+        ]
+
+    def item(self, id: int) -> ItemRow | None:
+        """The item of that id, or None."""
+        found = self.rows(f"SELECT {ITEM} FROM items WHERE id = ?", (id,))
+        return _item(found[0]) if found else None
+
+    def items(self, *, failed: bool | None = None) -> Iterator[ItemRow]:
+        """Every item in order of its id, missing ones too; only (or no) failed ones if asked."""
+        condition = {None: "1", True: "failure NOT NULL", False: "failure IS NULL"}[failed]
+        last = 0
+        while rows := self.rows(
+            f"SELECT {ITEM} FROM items WHERE id > ? AND {condition} ORDER BY id LIMIT 1000", (last,)
+        ):
+            yield from map(_item, rows)
+            last = rows[-1][0]
+
+    def counts(self) -> dict[str, int]:
+        """How many items are shown, failed and missing, and how many contents are shown."""
+        [(shown, failed, missing)] = self.rows(
+            "SELECT coalesce(sum(content NOT NULL AND NOT missing), 0),"
+            " coalesce(sum(failure NOT NULL AND NOT missing), 0), coalesce(sum(missing), 0) FROM items"
+        )
+        [(contents,)] = self.rows("SELECT count(*) FROM contents WHERE shown > 0")
+        return {"pictures": shown, "failed": failed, "missing": missing, "contents": contents}
+
+
+ITEM = "items.id, source, key, stamp, content, failure, missing"
+
+
+def _item(row: Sequence[Any]) -> ItemRow:
+    id, source, key, stamp, content, failure, missing = row
+    return ItemRow(id, source, from_sql(key), stamp, content, failure, bool(missing))
+
+
+def to_sql(name: str) -> str | bytes:
+    """A name for the database: text, or bytes where it is not Unicode (SQLite refuses lone surrogates)."""
+    try:
+        name.encode()
+        return name
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogatepass")
+
+
+def from_sql(name: str | bytes) -> str:
+    """The name that `to_sql` was given."""
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogatepass")
+
+
+def is_collection(path: Path) -> bool:
+    """Whether a collection was made at `path`."""
+    return (path / DESCRIPTION).is_file()
+
+
+def _check_format(path: Path) -> None:
+    try:
+        about = json.loads((path / DESCRIPTION).read_bytes())
+        found = about["format"]
+    except FileNotFoundError as error:
+        raise CollectionError(f"no collection at {path}; make one with `clipsearch index`") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path / DESCRIPTION} cannot be read: {error!r}") from error
+    if found != FORMAT:
+        raise CollectionError(
+            f"{path} has format {found!r}, and this version reads {FORMAT}: "
+            "pip install -U clipsearch, or index the pictures again"
+        )
+
+
+def _left_half_made(path: Path) -> bool:
+    """Whether the folder is empty, or as far as a crash let `create` come."""
+    begun = {LOCK, DATABASE, f"{DATABASE}-journal", DESCRIPTION, DESCRIPTION + TEMPORARY}
+    return {entry.name for entry in path.iterdir()} <= begun
+
+
+def _parts(values: Sequence[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(values), KEYS_PER_QUERY):
+        yield list(values[start : start + KEYS_PER_QUERY])
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,125 @@
+"""The words that every room shares: arrays, items and the contracts a user's own class may fulfil."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Embeddings: TypeAlias = npt.NDArray[np.float32]
+"""float32, C order, shape (n, dim), unit rows: a dot product is a cosine."""
+
+Role: TypeAlias = Literal["query", "document"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture of a source.
+
+    Attributes:
+        key: its name inside the source: posix path, member name, or what the user called it.
+        read: returns the encoded file, or a PIL image where the user handed one over. May raise
+            OSError or ImageError: the picture is then recorded as failed.
+        stamp: changes whenever the picture does (size and modification time of a file); equal
+            stamps mean that it need not be read again. None: it must be read to know.
+        metadata: what the source knows of it, as JSON values; kept with the item.
+    """
+
+    key: str
+    read: Callable[[], "bytes | Image"]
+    stamp: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """A place pictures come from.
+
+    Attributes:
+        kind: how it is read ("folder", "zip", …).
+        root: where it is: an absolute path or pattern; ("kind", root) is the identity of a source.
+        lists_all: whether `items` names everything there is, so that an item it no longer
+            names is gone. False for lists and iterators, which may be given piece by piece, and
+            where a part could not be listed: ask when `items` has ended.
+        options: JSON values that, with kind and root, open it again.
+    """
+
+    kind: str
+    root: str
+    lists_all: bool
+    options: Mapping[str, Any]
+
+    def items(self) -> Iterator[Item]:
+        """Yield every picture, in a stable order, reading none of them.
+
+        Raises:
+            SourceError: the root is absent, unreadable or holds no picture at all.
+        """
+
+    def item(self, key: str) -> Item | None:
+        """The picture of that key as it is now, or None when it is gone."""
+
+    def path(self, key: str) -> str:
+        """What to show a person: the file's absolute path, or the archive's path and the member."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns pictures and texts into vectors of one space.
+
+    Implement these four names and all of clipsearch works with your model; there is nothing to
+    register and no base class. Rows need not have unit length: clipsearch normalises them.
+
+    Optional attributes: `logit_scale` (already exponentiated: 100 for CLIP), `logit_bias`,
+    `fingerprint() -> str` (changes when weights or preprocessing do), `close()`, `device`,
+    `precision`, and the two methods of `Prepares`.
+    """
+
+    model_id: str
+    dim: int
+
+    def encode_images(self, images: "Sequence[Image]") -> Embeddings:
+        """Encode n RGB pictures of any size to float32 (n, dim), in order; none give (0, dim)."""
+
+    def encode_texts(self, texts: Sequence[str], *, role: Role = "query") -> Embeddings:
+        """Encode n texts of any length to float32 (n, dim), in order; none give (0, dim)."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """What an encoder adds to split the work for the processor's threads from that for the device."""
+
+    min_side: int | None
+    """Shortest side, in pixels, the model looks at; None: it wants the native resolution."""
+
+    def prepare(self, image: "Image") -> Any:
+        """Resize and crop one RGB picture to what the model takes. Thread-safe; the result is opaque."""
+
+    def encode_prepared(self, batch: Sequence[Any]) -> Embeddings:
+        """Encode n prepared pictures to float32 (n, dim), in order; none give (0, dim)."""
+
+
+def as_embeddings(vectors: npt.ArrayLike, *, dim: int | None = None) -> Embeddings:
+    """Normalise rows to unit length: the one function that does.
+
+    Args:
+        vectors: numbers of shape (n, dim).
+        dim: the dimension the rows must have; None accepts any.
+
+    Returns:
+        float32, C order, shape (n, dim). n may be 0.
+
+    Raises:
+        ValueError: the shape is another one, or a row is zero or not finite and so has no direction.
+    """
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
+        raise ValueError(f"embeddings must have shape (n, {dim or 'dim'}), got {rows.shape}")
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]  # (n, 1)
+    if not np.isfinite(norms).all() or not norms.all():
+        bad = int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])
+        raise ValueError(f"embedding {bad} has length {norms[bad, 0]}: it has no direction")
+    return np.ascontiguousarray(rows / norms, dtype=np.float32)

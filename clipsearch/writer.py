@@ -1,0 +1,152 @@
+"""Writing to a collection: segments first, then the one transaction that names them.
+
+A segment's files are complete and synced before the commit, so a crash at any instant leaves
+either the old collection or the new one; what no commit names is swept by the next writer.
+"""
+
+import json
+import logging
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .database import explained
+from .errors import CollectionError
+from .files import TEMPORARY, make_folder, remove_durably, write_durably, write_lock
+from .segments import digest_of, segment_paths, whole_rows, write_segment
+from .store import DATABASE, DESCRIPTION, LOCK, SEAL, Space, Store, to_sql
+from .types import Embeddings
+
+logger = logging.getLogger("clipsearch")
+
+
+@contextmanager
+def writing(store: Store) -> Iterator["Writer"]:
+    """Hold the one right to write; sweep what a crash left, and seal the database at the end.
+
+    Raises:
+        LockedError: another process is writing.
+        DamagedError: the database cannot be read.
+        CollectionError: the collection was opened read-only, the folder cannot be written or the
+            disk is full. What was committed before is safe.
+    """
+    if store.read_only:
+        raise CollectionError(f"{store.path} was opened read-only; open it without read_only to change it")
+    with write_lock(store.path / LOCK), explained(store.path / DATABASE):
+        writer = Writer(store)
+        writer.sweep()
+        try:
+            yield writer
+        finally:
+            writer.seal()
+
+
+class Writer:
+    """What the holder of the right to write may do.
+
+    `append`, `append_rows` and `add_content` are for inside a transaction; the others bring their own.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing: what happens inside is committed at the end, or, on an error, never was."""
+        db = self.store.db
+        remove_durably(self.store.path / SEAL)
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("UPDATE state SET generation = generation + 1")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def add_source(self, kind: str, root: str, options: Mapping[str, Any]) -> int:
+        """The id of a source, made when new; its options are the last ones given."""
+        for row in self.store.sources():
+            if (row.kind, row.root, row.options) == (kind, root, dict(options)):
+                return row.id
+        with self.transaction() as db:
+            row = db.execute(
+                "INSERT INTO sources (kind, root, options) VALUES (?1, ?2, ?3)"
+                " ON CONFLICT (kind, root) DO UPDATE SET options = ?3 RETURNING id",
+                (kind, to_sql(root), json.dumps(dict(options))),
+            ).fetchone()
+        return int(row[0])
+
+    def add_space(self, *, model: str, fingerprint: str, dim: int) -> Space:
+        """Make an empty space; the first one of a collection is live."""
+        with self.transaction() as db:
+            number = db.execute("SELECT coalesce(max(id), 0) + 1 FROM spaces").fetchone()[0]
+            name = re.sub(r"[^a-z0-9]+", "-", model.rsplit("/", 1)[-1].lower()).strip("-")[:40]
+            live = not self.store.spaces()
+            db.execute(
+                "INSERT INTO spaces (folder, model, fingerprint, dim, live) VALUES (?, ?, ?, ?, ?)",
+                (f"{number}-{name}", model, fingerprint, dim, live),
+            )
+        return self.store.spaces()[-1]
+
+    def append(self, space: Space, contents: npt.ArrayLike, embeddings: Embeddings) -> None:
+        """Add a segment: row i of `embeddings` (n, dim) is the whole picture of contents[i]."""
+        self.append_rows(space, whole_rows(contents), embeddings)
+
+    def append_rows(
+        self, space: Space, rows: npt.NDArray[Any], vectors: Embeddings | npt.NDArray[np.float16]
+    ) -> None:
+        """Add a segment of (n,) ROW and (n, dim) unit vectors; on disk before this returns."""
+        db, folder = self.store.db, self.store.folder(space)
+        make_folder(folder)
+        insert = "INSERT INTO segments (space, rows, vectors_sha256, rows_sha256) VALUES (?, ?, '', '')"
+        number = db.execute(insert, (space.id, len(rows))).lastrowid or 0
+        digests = write_segment(folder, number, rows, vectors)
+        update = "UPDATE segments SET vectors_sha256 = ?, rows_sha256 = ? WHERE id = ?"
+        db.execute(update, (*digests, number))
+
+    def add_content(self, sha256: bytes, facts: Mapping[str, Any]) -> int:
+        """Record bytes never seen before and return their content id."""
+        insert = "INSERT INTO contents (sha256, facts) VALUES (?, ?)"
+        return self.store.db.execute(insert, (sha256, json.dumps(dict(facts)))).lastrowid or 0
+
+    def sweep(self) -> None:
+        """Delete what no commit names: unfinished files, and segments and spaces that were dropped."""
+        for path in leftovers(self.store):
+            with suppress(OSError):  # Windows keeps files that a reader has mapped: next time
+                path.unlink()
+        folders = {self.store.folder(space) for space in self.store.spaces()}
+        for folder in set(self.store.path.glob("vectors/*")) - folders:
+            with suppress(OSError):  # not empty, or no folder: somebody else's
+                folder.rmdir()
+
+    def seal(self) -> None:
+        """Keep the database's digest, so that a byte that flips later is noticed."""
+        path = self.store.path
+        if (path / SEAL).exists():
+            return
+        try:
+            digests = {DATABASE: self.store.database.digest(), DESCRIPTION: digest_of(path / DESCRIPTION)}
+            text = json.dumps(digests, separators=(",", ":"))  # no byte that could change unnoticed
+            write_durably(path / SEAL, lambda file: file.write(text.encode()))
+        except (CollectionError, OSError) as error:  # all is committed: no reason to fail
+            logger.warning("%s is not sealed, so verify will see less: %s", path, error)
+
+
+def leftovers(store: Store) -> list[Path]:
+    """Files of ours that no commit names: unfinished, or of segments and spaces that were dropped."""
+    named = {
+        path
+        for space in store.spaces()
+        for (number,) in store.rows("SELECT id FROM segments WHERE space = ?", (space.id,))
+        for path in segment_paths(store.folder(space), number)
+    }
+    ours = (f"*{TEMPORARY}", f"vectors/*/*{TEMPORARY}", "vectors/*/*.npy")
+    return sorted({path for pattern in ours for path in store.path.glob(pattern)} - named)

@@ -1,0 +1,108 @@
+"""Every snippet of the README and the docs runs, and so does every example."""
+
+import contextlib
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from clipsearch.cli import main
+
+ROOT = Path(__file__).parents[1]
+GENERATED = "cli.md"  # from the help texts, whose examples test_cli tries
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+FENCE = re.compile(r"(<!-- (?P<mark>[^>]*?) -->\n+)?```(?P<language>\w*)\n(?P<code>.*?)```", re.DOTALL)
+NOT_RUN = ("needs a download", "install", "test")  # the last two are the first two lines of .ci/run
+
+
+def snippets(page, language):
+    for found in FENCE.finditer(page.read_text()):
+        if found["language"] == language and found["mark"] not in NOT_RUN:
+            yield found["code"]
+
+
+def pages_with(language):
+    return [
+        pytest.param(page, id=page.name)
+        for page in PAGES
+        if page.name != GENERATED and any(snippets(page, language))
+    ]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder with photos, as the snippets expect."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    photos = tmp_path / "Photos"
+    photos.mkdir()
+    for number, colour in enumerate(("red", "green", "blue", "white", "orange", "navy")):
+        Image.linear_gradient("L").convert("RGB").resize((80, 60)).point(
+            lambda v, n=number: v // (n + 1)
+        ).save(photos / f"{colour}.jpg")
+    (photos / "broken.jpg").write_bytes(b"not a picture")
+    Image.new("RGB", (60, 80), "tan").save(tmp_path / "query.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python_snippets_run(page, home):
+    """Those of a page run one after the other, as a reader would."""
+    names = {}
+    with contextlib.redirect_stdout(None):
+        for code in snippets(page, "python"):
+            exec(compile(code, page.name, "exec"), names)
+    for value in names.values():
+        if hasattr(value, "close"):
+            value.close()
+
+
+@pytest.mark.parametrize("page", pages_with(""))
+def test_command_lines_run(page, home):
+    for code in snippets(page, ""):
+        for line in code.splitlines():
+            if line.startswith("clipsearch "):
+                words = [
+                    str(home / word[2:]) if word.startswith("~/") else word for word in shlex.split(line)
+                ]
+                result = CliRunner().invoke(main, words[1:], catch_exceptions=False)
+                assert result.exit_code in (0, 3), f"{line}: {result.output}"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_short(path):
+    assert len(path.read_text().splitlines()) < 60
+
+
+ARGUMENTS = {
+    "search_photos": ["Photos", "something dark", "something light"],
+    "more_like_this": ["Photos", "query.jpg"],
+    "own_encoder": ["Photos", "query.jpg"],
+    "moments_of_a_gif": ["dance.gif", "something light"],
+    "most_alike": ["photos.clipsearch"],
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(path, home, capsys):
+    frames = [Image.new("RGB", (40, 40), (n * 60, 0, 0)) for n in range(4)]
+    frames[0].save("dance.gif", save_all=True, append_images=frames[1:])
+    if path.stem == "most_alike":
+        runpy.run_path(str(ROOT / "examples" / "search_photos.py"))["main"](*ARGUMENTS["search_photos"])
+        capsys.readouterr()
+    runpy.run_path(str(path))["main"](*ARGUMENTS[path.stem])
+    lines = capsys.readouterr().out.splitlines()
+    scores = [float(line.split()[0]) for line in lines if re.match(r"\s*\d\.\d{3}  ", line)]
+    assert scores or path.stem == "more_like_this"
+    assert (home / "more-like-this.html").exists() or path.stem != "more_like_this"
+
+
+def test_no_link_of_the_docs_is_dead():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

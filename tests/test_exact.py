@@ -1,0 +1,113 @@
+"""Exact search against brute force in float64, by each of its three ways."""
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from clipsearch import exact
+from clipsearch.errors import ClipsearchError
+from clipsearch.exact import ExactIndex
+from clipsearch.faiss_check import load_faiss
+from clipsearch.segments import Segment
+from clipsearch.store import Snapshot, Space
+from clipsearch.types import as_embeddings
+
+DIM = 24
+SPACE = Space(1, "1-test", "test", "", DIM, True)
+
+
+def snapshot(sizes, *, hidden=(), seed=0, vectors=None):
+    rng = np.random.default_rng(seed)
+    total = sum(sizes)
+    if vectors is None:
+        vectors = (
+            as_embeddings(rng.standard_normal((total, DIM))) if total else np.empty((0, DIM), np.float32)
+        )
+    contents = rng.permutation(total) + 1
+    parts = np.cumsum([0, *sizes])
+    segments = tuple(
+        Segment(vectors[a:b].astype(np.float16), contents[a:b])
+        for a, b in itertools.pairwise(parts)
+    )
+    return Snapshot(1, SPACE, segments, np.array(hidden, np.int64))
+
+
+def brute_force(snap, query, k):
+    """Rows by a stable sort of float64 dot products of the stored vectors."""
+    stored = np.concatenate([s.vectors for s in snap.segments]).astype(np.float64)
+    scores = stored @ query.astype(np.float64)
+    scores[np.isin(snap.contents, snap.hidden)] = -np.inf
+    rows = np.argsort(-scores, kind="stable")[:k]
+    rows = rows[scores[rows] > -np.inf]
+    return rows, scores[rows]
+
+
+@pytest.fixture(params=["multiply", "scan"])
+def way(request, monkeypatch):
+    """Every search goes this way, whatever its size."""
+    if request.param == "scan":
+        monkeypatch.setattr(exact, "SMALL", 0)
+    return request.param
+
+
+@pytest.mark.parametrize("sizes", [(500,), (1, 300, 40, 7), (2, 3)])
+@pytest.mark.parametrize("k", [1, 10, 1000])
+@pytest.mark.parametrize("hidden", [(), (1, 2, 3, 5)])
+def test_every_way_agrees_with_brute_force(way, sizes, k, hidden):
+    snap = snapshot(sizes, hidden=hidden)
+    queries = as_embeddings(np.random.default_rng(1).standard_normal((3, DIM)))
+
+    found = ExactIndex(snap).search(queries, k)
+
+    for query, near in zip(queries, found, strict=True):
+        rows, scores = brute_force(snap, query, k)
+        np.testing.assert_array_equal(near.rows, rows)
+        np.testing.assert_allclose(near.scores, scores, atol=2e-6)
+
+
+def test_many_queries_agree_with_brute_force_across_blocks(monkeypatch):
+    monkeypatch.setattr(exact, "BLOCK", DIM * 64)
+    snap = snapshot((300, 211), hidden=range(1, 200))
+    queries = as_embeddings(np.random.default_rng(2).standard_normal((40, DIM)))
+    for query, near in zip(queries, ExactIndex(snap).search(queries, 7), strict=True):
+        np.testing.assert_array_equal(near.rows, brute_force(snap, query, 7)[0])
+
+
+def test_equal_scores_stay_in_row_order(way):
+    vectors = np.tile(as_embeddings(np.ones((1, DIM))), (30, 1))
+    near = ExactIndex(snapshot((30,), vectors=vectors)).search(vectors[:1], 12)[0]
+    np.testing.assert_array_equal(near.rows, np.arange(12))
+
+
+def test_all_hidden_or_empty_finds_nothing(way):
+    query = as_embeddings(np.ones((1, DIM)))
+    for snap in (snapshot((3,), hidden=(1, 2, 3)), snapshot((0,)), snapshot(())):
+        near = ExactIndex(snap).search(query, 5)[0]
+        assert near.rows.shape == near.scores.shape == (0,)
+
+
+def test_no_queries_give_an_empty_list():
+    assert ExactIndex(snapshot((3,))).search(np.empty((0, DIM), np.float32), 5) == []
+
+
+def test_an_emptied_faiss_folder_is_answered_with_the_repair_line(tmp_path, monkeypatch):
+    (tmp_path / "faiss").mkdir()
+    (tmp_path / "faiss" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "faiss"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ClipsearchError, match=r"empty.*pip install --force-reinstall --no-deps 'faiss-cpu>="):
+        load_faiss()
+
+
+def test_a_gpu_wheel_overwritten_by_the_other_is_noticed(tmp_path, monkeypatch):
+    if hasattr(load_faiss(), "StandardGpuResources"):
+        pytest.skip("this is the GPU wheel itself")
+    about = tmp_path / "faiss_gpu_cuvs-1.15.1.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Metadata-Version: 2.1\nName: faiss-gpu-cuvs\nVersion: 1.15.1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ClipsearchError, match=r"overwritten by faiss-cpu.*--no-deps 'faiss-gpu-cuvs>="):
+        load_faiss()
