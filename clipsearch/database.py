@@ -45,8 +45,11 @@ class Database:
             DamagedError: it cannot be read.
             CollectionError: it may not be read.
         """
-        with explained(self._path):
-            return self.connection.execute(query, values).fetchall()
+        try:
+            with explained(self._path):
+                return self.connection.execute(query, values).fetchall()
+        except UnicodeDecodeError as error:  # SQLite's complaint quotes the damaged bytes
+            raise DamagedError(f"{self._path} is damaged ({error}); run `clipsearch verify`") from error
 
     def digest(self) -> str:
         """sha256 of the file, in hex."""

@@ -7,11 +7,12 @@ seconds of encoding: the next run skips what was committed.
 import hashlib
 import json
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -106,11 +107,14 @@ class _Ingest:
         self.writer, self.store, self.space = writer, writer.store, space
         self.source, self.encoder, self.retry_failed = source, encoder, retry_failed
         self.prepares = encoder if isinstance(encoder, Prepares) else None
-        self.batch_size = batch_size or (BATCH if self.prepares else BATCH_WHOLE)
+        default = getattr(encoder, "batch_size", BATCH) if self.prepares else BATCH_WHOLE
+        self.batch_size = batch_size or default
+        self.forwards = getattr(encoder, "forwards", 1)
         self.encoded = _Contents(self.store.snapshot(space).contents)  # which have a vector
         self.pending: list[Loaded] = []  # done, not yet committed
         self.in_flight: set[bytes] = set()  # sha256 of those pending
         self.bar = bar
+        self.lock = threading.Lock()  # over the report's times, which the threads add to
         self.report = Report(
             source=source.root,
             model=encoder.model_id,
@@ -124,8 +128,7 @@ class _Ingest:
         self.source_id = self.writer.add_source(self.source.kind, self.source.root, self.source.options)
         self.store.db.execute("CREATE TEMP TABLE seen (key PRIMARY KEY) WITHOUT ROWID")
         try:
-            for batch in self._batches(self._load_ahead(self._discover(found))):
-                self._encode(batch)
+            for batch in self._encode(self._batches(self._load_ahead(self._discover(found)))):
                 self.pending += batch
                 self.bar.update(len(batch))
                 if time.perf_counter() - committed > COMMIT_SECONDS or len(self.pending) >= COMMIT_PICTURES:
@@ -162,29 +165,24 @@ class _Ingest:
                 yield item, known
 
     def _load_ahead(self, todo: Iterable[tuple[Item, ItemRow | None]]) -> Iterator[Loaded]:
-        """Load in threads, in order, never more than a batch and a half ahead of the model."""
+        """Load in threads, in order, never more than a batch and a half ahead."""
         window: deque[Future[Loaded]] = deque()
         with ThreadPoolExecutor(cores(), thread_name_prefix="clipsearch-decode") as pool:
             try:
                 for item, known in todo:
                     window.append(pool.submit(self._load, item, known))
                     if len(window) > self.batch_size + self.batch_size // 2:
-                        yield self._next(window)
+                        yield window.popleft().result()
                 while window:
-                    yield self._next(window)
+                    yield window.popleft().result()
             finally:
                 for future in window:
                     future.cancel()
 
-    def _next(self, window: deque[Future[Loaded]]) -> Loaded:
-        started = time.perf_counter()
-        loaded = window.popleft().result()
-        self.report.waiting += time.perf_counter() - started
-        return loaded
-
     def _load(self, item: Item, known: ItemRow | None) -> Loaded:
         """Read, hash, decode and prepare one picture; in a thread. What fails is told, not raised."""
         loaded = Loaded(item, known)
+        started = time.perf_counter()
         try:
             data = item.read()
             loaded.sha256 = _sha256(data)
@@ -195,6 +193,8 @@ class _Ingest:
         except Exception as error:
             loaded.failure, loaded.cause = _reason(error), error
             logger.debug("%s: %s", item.key, loaded.failure, exc_info=error)
+        with self.lock:
+            self.report.decoding += (time.perf_counter() - started) / cores()
         return loaded
 
     # ---------------------------------------------------------------- encode
@@ -205,8 +205,8 @@ class _Ingest:
         wanted = 0
         for loaded in pictures:
             batch.append(loaded)
-            if loaded.prepared is not None and loaded.sha256 in self.in_flight:
-                loaded.prepared = None  # the same bytes are on their way already
+            if loaded.prepared is not None and self._has(loaded.sha256):
+                loaded.prepared = None  # the same bytes came in the meantime
             if loaded.prepared is not None:
                 self.in_flight.add(loaded.sha256)
                 wanted += 1
@@ -216,17 +216,41 @@ class _Ingest:
         if batch:
             yield batch
 
-    def _encode(self, batch: list[Loaded]) -> None:
+    def _has(self, sha256: bytes) -> bool:
+        return sha256 in self.in_flight or self.store.content_of(sha256) in self.encoded
+
+    def _encode(self, batches: Iterable[list[Loaded]]) -> Iterator[list[Loaded]]:
+        """Encode in the model's own threads, in order, one batch more than there are threads."""
+        window: deque[tuple[list[Loaded], Future[None]]] = deque()
+        with self._forward_threads() as pool:
+            for batch in batches:
+                window.append((batch, pool.submit(self._encode_batch, batch)))
+                if len(window) > self.forwards:
+                    yield self._encoded(*window.popleft())
+            while window:
+                yield self._encoded(*window.popleft())
+
+    def _forward_threads(self) -> AbstractContextManager[Executor]:
+        own = getattr(self.encoder, "forward_threads", None)
+        return own() if own else ThreadPoolExecutor(1, "clipsearch-forward")
+
+    def _encode_batch(self, batch: list[Loaded]) -> None:
         started = time.perf_counter()
-        wanted = [loaded for loaded in batch if loaded.prepared is not None]
-        self._vectors(wanted)
-        good = sum(loaded.vector is not None for loaded in wanted)
-        if wanted and not good and (len(wanted) > 1 or not self.report.encoded):
-            for loaded in wanted:  # it is the model that is broken: nothing is held against the pictures
-                batch.remove(loaded)
-            raise ModelError(f"{self.encoder.model_id} failed on every picture: {wanted[0].failure}")
+        self._vectors([loaded for loaded in batch if loaded.prepared is not None])
+        with self.lock:
+            self.report.encoding += (time.perf_counter() - started) / self.forwards
+
+    def _encoded(self, batch: list[Loaded], future: Future[None]) -> list[Loaded]:
+        """The batch with its vectors. A model that failed on all of it is told, and blames no picture."""
+        future.result()
+        good = sum(loaded.vector is not None for loaded in batch)
+        broken = [loaded for loaded in batch if loaded.prepared is not None]
+        if broken and not good and (len(broken) > 1 or not self.report.encoded):
+            raise ModelError(f"{self.encoder.model_id} failed on every picture: {broken[0].failure}")
+        for loaded in broken:
+            loaded.prepared = None
         self.report.encoded += good
-        self.report.encoding += time.perf_counter() - started
+        return batch
 
     def _vectors(self, wanted: Sequence[Loaded]) -> None:
         """Give each picture its vector; one that breaks the model breaks only itself."""
@@ -262,7 +286,7 @@ class _Ingest:
         outcomes: list[str] = []
         with self.writer.transaction():
             for loaded in self.pending:
-                content = None if loaded.failure else self._content(loaded)
+                content = self._content(loaded)
                 outcomes.append(self._place(loaded, content))
                 if content is not None and loaded.vector is not None:
                     contents.append(content)
@@ -272,13 +296,18 @@ class _Ingest:
         self.encoded.add(contents)
         for loaded, outcome in zip(self.pending, outcomes, strict=True):
             self._count(loaded, outcome)
+        self.in_flight.difference_update(loaded.sha256 for loaded in self.pending)
         self.pending.clear()
-        self.in_flight.clear()
         self.report.writing += time.perf_counter() - started
 
-    def _content(self, loaded: Loaded) -> int:
-        known = self.store.content_of(loaded.sha256)
-        return self.writer.add_content(loaded.sha256, loaded.facts) if known is None else known
+    def _content(self, loaded: Loaded) -> int | None:
+        """The id of its bytes, new ones recorded; None for a picture that failed."""
+        known = None if loaded.failure else self.store.content_of(loaded.sha256)
+        if known is None and loaded.vector is not None:
+            return self.writer.add_content(loaded.sha256, loaded.facts)
+        if known is None and not loaded.failure:
+            loaded.failure = "the model failed on another picture with the same bytes"
+        return known
 
     def _place(self, loaded: Loaded, content: int | None) -> str:
         """Put the item where it belongs, and name the outcome."""
@@ -311,7 +340,9 @@ class _Ingest:
         return "missing"
 
     def _gone(self, other: ItemRow) -> bool:
-        return other.missing or (other.source == self.source_id and self.source.item(other.key) is None)
+        """Whether an item is no longer there, so that its bytes under another name have moved."""
+        here = other.source == self.source_id and self.source.lists_all
+        return other.missing or (here and self.source.item(other.key) is None)
 
     def _count(self, loaded: Loaded, outcome: str) -> None:
         if outcome == "failed":

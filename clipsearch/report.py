@@ -24,8 +24,8 @@ class Report:
         failed: pictures that cannot be read, now or when last tried, with the reason.
         missing: pictures that went since the last time; hidden, and kept until removed.
         encoded: how many went through the model.
-        seconds: wall time; waiting, encoding and writing are its parts in the main thread.
-        bottleneck: which part bounds the speed: "decoding", "encoding" or "writing"; empty if none ran.
+        seconds: wall time.
+        decoding: seconds each decoding thread worked; encoding: each of the model's; writing: to disk.
     """
 
     source: str
@@ -41,7 +41,7 @@ class Report:
     missing: int = 0
     encoded: int = 0
     seconds: float = 0.0
-    waiting: float = 0.0
+    decoding: float = 0.0
     encoding: float = 0.0
     writing: float = 0.0
 
@@ -52,8 +52,8 @@ class Report:
 
     @property
     def bottleneck(self) -> str:
-        """Which part bounds the speed; empty when nothing was encoded."""
-        parts = {"decoding": self.waiting, "encoding": self.encoding, "writing": self.writing}
+        """Which of decoding, encoding and writing took longest; empty when nothing was encoded."""
+        parts = {"decoding": self.decoding, "encoding": self.encoding, "writing": self.writing}
         return max(parts, key=lambda part: parts[part]) if self.encoded else ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DamagedError
+from .errors import CollectionError, DamagedError
 from .files import write_durably
 from .types import Embeddings
 
@@ -20,6 +20,15 @@ ROW = np.dtype([("content", "<i8"), ("kind", "u1"), ("box", "<f4", (4,))])
 """Content id, kind (0 whole picture) and box (left, top, right, bottom as shares of the sides)."""
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+class SegmentRow(NamedTuple):
+    """A segment as the collection keeps it."""
+
+    number: int
+    rows: int
+    vectors_sha256: str
+    rows_sha256: str
 
 
 class Digests(NamedTuple):
@@ -31,9 +40,9 @@ class Digests(NamedTuple):
 
 @dataclass(frozen=True)
 class Segment:
-    """One open segment, mapped into memory and not read until used."""
+    """One open segment."""
 
-    vectors: npt.NDArray[np.float16]  # (n, dim)
+    vectors: npt.NDArray[np.float16]  # (n, dim), mapped into memory and not read until used
     contents: npt.NDArray[np.int64]  # (n,) content id of each row
 
 
@@ -95,9 +104,10 @@ def open_segment(folder: Path, number: int, *, rows: int, dim: int) -> Segment:
     Raises:
         FileNotFoundError: it is gone: a compaction replaced it.
         DamagedError: its shape or type is not what the collection says.
+        CollectionError: it may not be read.
     """
     vectors_path, rows_path = segment_paths(folder, number)
-    vectors, table = _map(vectors_path), _map(rows_path)
+    vectors, table = _load(vectors_path, mapped=True), _load(rows_path)
     if vectors.dtype != np.float16 or vectors.shape != (rows, dim):
         raise DamagedError(
             f"{vectors_path} holds {vectors.dtype} {vectors.shape}, not float16 {(rows, dim)}; "
@@ -105,17 +115,33 @@ def open_segment(folder: Path, number: int, *, rows: int, dim: int) -> Segment:
         )
     if table.dtype != ROW or table.shape != (rows,):
         raise DamagedError(f"{rows_path} holds {table.shape} rows, not {(rows,)}; run `clipsearch verify`")
-    return Segment(vectors, np.asarray(table["content"]))
+    return Segment(vectors, np.ascontiguousarray(table["content"]))
 
 
-def _map(path: Path) -> npt.NDArray[Any]:
+def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
     try:
-        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except FileNotFoundError:
         raise
+    except OSError as error:
+        raise CollectionError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged header leads NumPy to almost any of them
         raise DamagedError(f"{path} is damaged ({error}); run `clipsearch verify`") from error
-    return mapped.view(np.ndarray)
+    return array.view(np.ndarray)
+
+
+def damage(folder: Path, segment: SegmentRow) -> list[str]:
+    """What is wrong with a segment's files: each is read and compared with its digest."""
+    paths = segment_paths(folder, segment.number)
+    found = map(_damage, paths, (segment.vectors_sha256, segment.rows_sha256))
+    return [problem for problem in found if problem]
+
+
+def _damage(path: Path, digest: str) -> str | None:
+    try:
+        return None if digest_of(path) == digest else f"{path.name} is not what was written"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
 
 
 def digest_of(path: Path) -> str:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .database import Database, make_database
 from .errors import CollectionError, DamagedError
 from .files import TEMPORARY, make_folder, write_durably, write_lock
-from .segments import Segment, open_segment
+from .segments import Segment, SegmentRow, open_segment
 
 FORMAT = 1
 DESCRIPTION, DATABASE, SEAL, LOCK = "collection.json", "items.sqlite", "seal.json", "write.lock"
@@ -147,26 +147,30 @@ class Store:
     def snapshot(self, space: Space) -> Snapshot:
         """The space as it is now, its segments mapped into memory."""
         while True:
-            generation, numbers, hidden = self._read_state(space)
+            generation, rows, hidden = self._read_state(space)
             try:
                 segments = tuple(
-                    open_segment(self.folder(space), number, rows=rows, dim=space.dim)
-                    for number, rows in numbers
+                    open_segment(self.folder(space), row.number, rows=row.rows, dim=space.dim) for row in rows
                 )
                 return Snapshot(generation, space, segments, np.array(hidden, np.int64))
             except FileNotFoundError as error:  # compacted between the two steps: look again
                 if self.generation() == generation:
                     raise DamagedError(f"{error.filename} is gone; run `clipsearch verify`") from error
 
-    def _read_state(self, space: Space) -> tuple[int, list[tuple[int, int]], list[int]]:
+    def _read_state(self, space: Space) -> tuple[int, list[SegmentRow], list[int]]:
         self.db.execute("BEGIN")
         try:
             generation = self.generation()
-            numbers = self.rows("SELECT id, rows FROM segments WHERE space = ? ORDER BY id", (space.id,))
+            segments = self.segments(space)
             hidden = self.rows("SELECT id FROM contents WHERE shown = 0")
         finally:
             self.db.rollback()  # nothing was written: this only lets go
-        return generation, numbers, [content for (content,) in hidden]
+        return generation, segments, [content for (content,) in hidden]
+
+    def segments(self, space: Space) -> list[SegmentRow]:
+        """A space's segments, in the order of its rows."""
+        query = "SELECT id, rows, vectors_sha256, rows_sha256 FROM segments WHERE space = ? ORDER BY id"
+        return [SegmentRow(*row) for row in self.rows(query, (space.id,))]
 
     def folder(self, space: Space) -> Path:
         """Where a space's segments are."""

@@ -2,21 +2,19 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ClipsearchError, CollectionError, DamagedError
-from .segments import ROW, digest_of, open_segment, segment_paths
+from .errors import ClipsearchError, CollectionError
+from .segments import SegmentRow, damage, digest_of, open_segment
 from .store import DATABASE, DESCRIPTION, SEAL, Space, Store
-from .writer import Writer, leftovers, writing
+from .writer import leftovers, writing
 
-SEGMENT_BYTES = 128 << 20  # vectors in one file after compaction
+ORPHANS = "SELECT id FROM contents WHERE id NOT IN (SELECT content FROM items WHERE content NOT NULL)"
 UNIT = 1e-2  # how far a float16 row's length may be from 1
 
 
@@ -102,15 +100,13 @@ def _verify_database(store: Store, found: Verification) -> None:
 
 def _verify_space(store: Store, space: Space, found: Verification) -> None:
     seen = [np.empty(0, np.int64)]
-    query = "SELECT id, rows, vectors_sha256, rows_sha256 FROM segments WHERE space = ?"
-    for number, rows, *digests in store.rows(query, (space.id,)):
-        paths = segment_paths(store.folder(space), number)
-        found.files += len(paths)
-        problems = [problem for problem in map(_verify_file, paths, digests) if problem]
+    for segment in store.segments(space):
+        found.files += 2
+        problems = damage(store.folder(space), segment)
         if not problems:
-            contents, problems = _verify_rows(store, space, number, rows)
+            contents, problems = _verify_rows(store, space, segment.number, segment.rows)
             seen.append(contents)
-            found.vectors += rows
+            found.vectors += segment.rows
         found.problems += problems
     contents = np.concatenate(seen)
     if len(np.unique(contents)) != len(contents):
@@ -120,13 +116,6 @@ def _verify_space(store: Store, space: Space, found: Verification) -> None:
         found.problems.append(f"{space.folder} has {strangers} vectors of contents that do not exist")
     if waiting := len(np.setdiff1d(known[known[:, 1] == 1, 0], contents)):
         found.notes.append(f"{waiting} pictures have no vector in {space.folder} yet; add their source again")
-
-
-def _verify_file(path: Path, digest: str) -> str | None:
-    try:
-        return None if digest_of(path) == digest else f"{path.name} is not what was written"
-    except OSError as error:
-        return f"{path.name} cannot be read: {error.strerror}"
 
 
 def _verify_rows(
@@ -157,50 +146,20 @@ def compact(store: Store) -> Compaction:
     with writing(store) as writer:
         with writer.transaction() as db:
             orphans = np.array(store.rows(ORPHANS), np.int64).reshape(-1)
-            counts = [_compact_space(writer, space, orphans) for space in store.spaces()]
+            old = _segments(store)
+            for space in store.spaces():
+                writer.rewrite(space, store.segments(space), without=orphans)
             db.execute(f"DELETE FROM contents WHERE id IN ({ORPHANS})")
         writer.sweep()
+        new = _segments(store)
         with suppress(sqlite3.OperationalError):  # no room for a copy of the database: it stays as it is
             store.db.execute("VACUUM")
-    old, new, dropped = (sum(part) for part in zip(*counts, strict=True)) if counts else (0, 0, 0)
-    return Compaction(old, new, dropped, before - _bytes(store))
+    dropped = sum(segment.rows for segment in old) - sum(segment.rows for segment in new)
+    return Compaction(len(old), len(new), dropped, before - _bytes(store))
 
 
-ORPHANS = "SELECT id FROM contents WHERE id NOT IN (SELECT content FROM items WHERE content NOT NULL)"
-
-
-def _compact_space(writer: Writer, space: Space, orphans: npt.NDArray[np.int64]) -> tuple[int, int, int]:
-    """Segments before, segments after, vectors dropped."""
-    store = writer.store
-    query = "SELECT id, rows, vectors_sha256, rows_sha256 FROM segments WHERE space = ? ORDER BY id"
-    old = store.rows(query, (space.id,))
-    kept = after = 0
-    for rows, vectors in _regroup(store, space, old, orphans):
-        writer.append_rows(space, rows, vectors)
-        kept, after = kept + len(rows), after + 1
-    store.db.executemany("DELETE FROM segments WHERE id = ?", [(number,) for number, *_ in old])
-    return len(old), after, sum(rows for _, rows, *_ in old) - kept
-
-
-def _regroup(
-    store: Store, space: Space, old: list[tuple[int, int, str, str]], orphans: npt.NDArray[np.int64]
-) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float16]]]:
-    """The rows worth keeping, in order, in groups of about SEGMENT_BYTES."""
-    full = max(1, SEGMENT_BYTES // (2 * space.dim))  # rows
-    rows, vectors = np.empty(0, ROW), np.empty((0, space.dim), np.float16)
-    for number, count, *digests in old:
-        paths = segment_paths(store.folder(space), number)
-        if problems := [problem for problem in map(_verify_file, paths, digests) if problem]:
-            raise DamagedError(f"{problems[0]}; run `clipsearch verify`")  # new digests would hide it
-        segment = open_segment(store.folder(space), number, rows=count, dim=space.dim)
-        table = np.load(paths[1], allow_pickle=False)
-        keep = ~np.isin(segment.contents, orphans)
-        rows, vectors = np.concatenate([rows, table[keep]]), np.concatenate([vectors, segment.vectors[keep]])
-        while len(rows) >= full:
-            yield rows[:full], vectors[:full]
-            rows, vectors = rows[full:], vectors[full:]
-    if len(rows):
-        yield rows, vectors
+def _segments(store: Store) -> list[SegmentRow]:
+    return [segment for space in store.spaces() for segment in store.segments(space)]
 
 
 def _bytes(store: Store) -> int:

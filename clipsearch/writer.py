@@ -8,8 +8,9 @@ import json
 import logging
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,26 @@ import numpy as np
 import numpy.typing as npt
 
 from .database import explained
-from .errors import CollectionError
+from .errors import CollectionError, DamagedError
 from .files import TEMPORARY, make_folder, remove_durably, write_durably, write_lock
-from .segments import digest_of, segment_paths, whole_rows, write_segment
+from .segments import (
+    ROW,
+    SegmentRow,
+    damage,
+    digest_of,
+    open_segment,
+    segment_paths,
+    whole_rows,
+    write_segment,
+)
 from .store import DATABASE, DESCRIPTION, LOCK, SEAL, Space, Store, to_sql
 from .types import Embeddings
 
 logger = logging.getLogger("clipsearch")
+
+SEGMENT_BYTES = 128 << 20  # vectors in one large segment
+SMALL = 64  # smaller ones at the end of a space before they are made one: each costs a reader a file handle
+NOTHING = np.empty(0, np.int64)
 
 
 @contextmanager
@@ -40,9 +54,9 @@ def writing(store: Store) -> Iterator["Writer"]:
         raise CollectionError(f"{store.path} was opened read-only; open it without read_only to change it")
     with write_lock(store.path / LOCK), explained(store.path / DATABASE):
         writer = Writer(store)
-        writer.sweep()
         try:
             yield writer
+            writer.sweep()
         finally:
             writer.seal()
 
@@ -50,7 +64,7 @@ def writing(store: Store) -> Iterator["Writer"]:
 class Writer:
     """What the holder of the right to write may do.
 
-    `append`, `append_rows` and `add_content` are for inside a transaction; the others bring their own.
+    `append`, `rewrite` and `add_content` are for inside a transaction; the others bring their own.
     """
 
     def __init__(self, store: Store) -> None:
@@ -61,6 +75,7 @@ class Writer:
         """All or nothing: what happens inside is committed at the end, or, on an error, never was."""
         db = self.store.db
         remove_durably(self.store.path / SEAL)
+        self.sweep()
         try:
             db.execute("BEGIN IMMEDIATE")
             yield db
@@ -98,9 +113,25 @@ class Writer:
 
     def append(self, space: Space, contents: npt.ArrayLike, embeddings: Embeddings) -> None:
         """Add a segment: row i of `embeddings` (n, dim) is the whole picture of contents[i]."""
-        self.append_rows(space, whole_rows(contents), embeddings)
+        self._append(space, whole_rows(contents), embeddings)
+        small = _small(self.store.segments(space), space)
+        if len(small) > SMALL and not any(damage(self.store.folder(space), segment) for segment in small):
+            self.rewrite(space, small)
 
-    def append_rows(
+    def rewrite(
+        self, space: Space, old: Sequence[SegmentRow], *, without: npt.NDArray[np.int64] = NOTHING
+    ) -> None:
+        """Replace segments by few large ones with the same rows in order, less those of some contents.
+
+        Raises:
+            DamagedError: a file is not what was written; a new digest would hide it for ever.
+        """
+        for rows, vectors in _regrouped(self.store, space, old, without):
+            self._append(space, rows, vectors)
+        gone = [(segment.number,) for segment in old]
+        self.store.db.executemany("DELETE FROM segments WHERE id = ?", gone)
+
+    def _append(
         self, space: Space, rows: npt.NDArray[Any], vectors: Embeddings | npt.NDArray[np.float16]
     ) -> None:
         """Add a segment of (n,) ROW and (n, dim) unit vectors; on disk before this returns."""
@@ -145,8 +176,39 @@ def leftovers(store: Store) -> list[Path]:
     named = {
         path
         for space in store.spaces()
-        for (number,) in store.rows("SELECT id FROM segments WHERE space = ?", (space.id,))
-        for path in segment_paths(store.folder(space), number)
+        for segment in store.segments(space)
+        for path in segment_paths(store.folder(space), segment.number)
     }
     ours = (f"*{TEMPORARY}", f"vectors/*/*{TEMPORARY}", "vectors/*/*.npy")
     return sorted({path for pattern in ours for path in store.path.glob(pattern)} - named)
+
+
+def _full(space: Space) -> int:
+    """How many rows make a large segment."""
+    return max(1, SEGMENT_BYTES // (2 * space.dim))
+
+
+def _small(segments: Sequence[SegmentRow], space: Space) -> list[SegmentRow]:
+    """The last segments, as long as they are small: merging them keeps the order of the rows."""
+    small = takewhile(lambda segment: segment.rows < _full(space), reversed(segments))
+    return list(small)[::-1]
+
+
+def _regrouped(
+    store: Store, space: Space, old: Sequence[SegmentRow], without: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float16]]]:
+    """The rows of segments, less those of some contents, in order and in large groups."""
+    folder, full = store.folder(space), _full(space)
+    rows, vectors = np.empty(0, ROW), np.empty((0, space.dim), np.float16)
+    for segment in old:
+        if problems := damage(folder, segment):
+            raise DamagedError(f"{folder}: {problems[0]}; run `clipsearch verify`")
+        more = open_segment(folder, segment.number, rows=segment.rows, dim=space.dim)
+        table = np.load(segment_paths(folder, segment.number)[1], allow_pickle=False)
+        keep = ~np.isin(more.contents, without)
+        rows, vectors = np.concatenate([rows, table[keep]]), np.concatenate([vectors, more.vectors[keep]])
+        while len(rows) >= full:
+            yield rows[:full], vectors[:full]
+            rows, vectors = rows[full:], vectors[full:]
+    if len(rows):
+        yield rows, vectors

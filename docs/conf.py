@@ -1,11 +1,11 @@
 """Sphinx: python -m sphinx -W docs docs/_build."""
 
-from importlib.metadata import version
+from importlib import metadata
 
 project = "clipsearch"
 author = "The clipsearch authors"
 copyright = "2026, The clipsearch authors"
-release = version("clipsearch")
+release = metadata.version("clipsearch")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from clipsearch.cli import main
+from clipsearch.encoders import CATALOG
 
 ROOT = Path(__file__).parents[1]
 GENERATED = "cli.md"  # from the help texts, whose examples test_cli tries
@@ -106,3 +107,11 @@ def test_no_link_of_the_docs_is_dead():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_table_of_models_has_every_alias_and_its_figures():
+    page = (ROOT / "docs" / "models.md").read_text()
+    for model in CATALOG.values():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{model.alias}` |")]
+        assert f"| {model.parameters:,.0f} M | {model.image_size} px | {model.dim:,} |" in row
+        assert f"| {model.imagenet or ''} |" in row

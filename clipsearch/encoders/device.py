@@ -71,9 +71,7 @@ def _has_bf16(device: "torch.device") -> bool:
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu" and hasattr(
-        torch.cpu, "get_capabilities"
-    ):  # not in every torch that is supported
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in torch 2.10
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in _CPU_BF16)
     return False

@@ -25,15 +25,15 @@ def resolve(model: AnyModel) -> str:
     Args:
         model: one of
             - an alias (`siglip2-b16`, `builtin`; `clipsearch models` lists them),
-            - `ARCHITECTURE/WEIGHTS` as open_clip names them, with `/`, `,`, `__` or `::` between,
+            - `ARCHITECTURE/WEIGHTS` as open_clip names them; a comma, "__" or "::" may stand between,
             - `hf-hub:org/name`: an open_clip model on the Hugging Face hub,
             - `st:org/name`: a CLIP-like or sentence-transformers model there,
             - a directory, or `local-dir:` and a directory,
             - an object with the four names of `Encoder`.
 
     Returns:
-        "builtin", `ARCHITECTURE/WEIGHTS`, `hf-hub:org/name`, `st:org/name`, `local-dir:` with the
-        absolute path, or the object's own `model_id`.
+        `builtin`, `ARCHITECTURE/WEIGHTS`, a hub's name with its prefix, `local-dir` and a colon before
+        the absolute path of a directory, or the object's own `model_id`.
 
     Raises:
         ModelError: it is none of these; the message names what comes near.

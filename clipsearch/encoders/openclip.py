@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ModelError
+from ..files import cores
 from ..types import Embeddings, Role, as_embeddings
 from .device import Rows, check_precision, choose_device, choose_dtype, in_batches, short_name
 from .pixels import Pixels, prepare
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from .tokens import Tokens
 
-_BATCH = {"cpu": 32}  # more is no faster on a processor (measured for 8 to 128), only bigger
+_BATCH = {"cpu": 16}  # more is no faster on a processor (measured for 8 to 128), only bigger
 _BATCH_ELSEWHERE = 256
 _CUTTABLE_POOLS = ("argmax", "eos")
 
@@ -99,9 +101,36 @@ class OpenClipEncoder:
         with self._turn():
             return self._embeddings(self._batches(batch, lambda part: self._encode_pixels(tower, part)))
 
+    @property
+    def batch_size(self) -> int:
+        """How many pictures one forward takes best."""
+        return self._largest_batch or _BATCH.get(self._device.type, _BATCH_ELSEWHERE)
+
+    @property
+    def forwards(self) -> int:
+        """How many threads are of use for `encode_prepared`: one a core on a processor, else one."""
+        return cores() if self._device.type == "cpu" else 1
+
+    @contextmanager
+    def forward_threads(self) -> Iterator[Executor]:
+        """Open the threads to call `encode_prepared` in.
+
+        On a processor each computes on one core. That is a little faster than one forward over all
+        of them, and does not stand still when another program takes one away.
+        """
+        import torch
+
+        everywhere = torch.get_num_threads()
+        alone = partial(torch.set_num_threads, 1 if self._device.type == "cpu" else everywhere)
+        try:
+            with ThreadPoolExecutor(self.forwards, "clipsearch-forward", initializer=alone) as pool:
+                yield pool
+        finally:
+            torch.set_num_threads(everywhere)  # for threads that others start later
+
     def encode_images(self, images: "Sequence[Image]") -> Embeddings:
         """Encode n RGB pictures of any size to float32 (n, dim) with unit rows; none give (0, dim)."""
-        rows, size = [self._embeddings([])], self._batch
+        rows, size = [self._embeddings([])], self.batch_size
         for start in range(0, len(images), size):
             rows.append(self.encode_prepared([self.prepare(image) for image in images[start : start + size]]))
         return np.concatenate(rows)
@@ -142,10 +171,6 @@ class OpenClipEncoder:
     def _fingerprint(self) -> str:
         return self._recipe.fingerprint()
 
-    @property
-    def _batch(self) -> int:
-        return self._largest_batch or _BATCH.get(self._device.type, _BATCH_ELSEWHERE)
-
     def _turn(self) -> AbstractContextManager[object]:
         return nullcontext() if self._device.type == "cpu" else self._lock
 
@@ -157,7 +182,7 @@ class OpenClipEncoder:
                 import torch
 
                 tower = load_tower(self._recipe, "image")
-                # Convolutions run about 1.3 times faster on channels-last weights.
+                # Convolutions run 1.3 (fp32) to 1.8 (bf16) times faster with channels last, measured.
                 layout = torch.channels_last if is_convolutional(tower) else torch.preserve_format
                 dtype = choose_dtype(self._wanted_precision, self._device)
                 self._image_tower = tower.to(self._device, dtype).to(memory_format=layout)
@@ -184,9 +209,8 @@ class OpenClipEncoder:
         )
         pixels = torch.from_numpy(np.stack(batch)).to(self._device)  # (n, height, width, 3) uint8
         with torch.inference_mode():
-            scaled = (
-                pixels.permute(0, 3, 1, 2).float().div_(255)
-            )  # (n, 3, height, width), channels last in memory
+            # (n, 3, height, width), channels last in memory
+            scaled = pixels.permute(0, 3, 1, 2).float().div_(255)
             rows: torch.Tensor = tower(scaled.sub_(mean).div_(std).to(dtype))  # (n, dim)
             return rows.float().cpu().numpy()
 
@@ -198,7 +222,7 @@ class OpenClipEncoder:
             return rows.float().cpu().numpy()
 
     def _batches(self, items: Sequence[Any], encode: Callable[[Sequence[Any]], Rows]) -> list[Rows]:
-        rows, fitted = in_batches(items, encode, size=self._batch, model_id=self.model_id)
+        rows, fitted = in_batches(items, encode, size=self.batch_size, model_id=self.model_id)
         self._largest_batch = fitted
         return rows
 
@@ -224,9 +248,8 @@ def _cut_to_longest(tower: "nn.Module", ids: "torch.Tensor") -> "Iterator[torch.
     if mask is None or tower.cls_emb is not None or tower.pool_type not in _CUTTABLE_POOLS:
         yield ids
         return
-    ends = (
-        (ids == tower.eos_id).int() if tower.pool_type == "eos" else ids
-    )  # "argmax": the end has the highest id
+    # "argmax": the end has the highest id
+    ends = (ids == tower.eos_id).int() if tower.pool_type == "eos" else ids
     longest = int(ends.argmax(dim=-1).max()) + 1
     tower.attn_mask = mask[:longest, :longest]
     try:

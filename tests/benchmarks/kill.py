@@ -25,8 +25,7 @@ import clipsearch
 from clipsearch import ingest
 from clipsearch.types import as_embeddings
 
-BATCH = 16  # pictures at a time, and commits as close together as kills
-COMMIT_SECONDS = 0.2
+BATCH = 16  # pictures encoded at a time, and then committed
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def main() -> None:
 
 def add(collection: Path, folder: Path) -> float:
     """Add a folder with the built-in model; say when it begins, and return the seconds it took."""
-    ingest.COMMIT_SECONDS = COMMIT_SECONDS
+    ingest.COMMIT_SECONDS = 0
     with clipsearch.Collection(collection, model="builtin", precision="fp32") as photos:
         photos.encoder.encode_images([Image.new("RGB", (64, 64))])  # the weights are read now
         print("begins", flush=True)
@@ -58,14 +57,14 @@ def compare(here: Path, kills: int, pictures: int) -> None:
     paint(folder, pictures)
     seconds = add(here / "peace", folder)
     print(f"in peace: {pictures:,} pictures in {seconds:.1f} s")
-    chance, counts, done = random.Random(0), [0], 0
-    while done < kills:
-        done += killed(here / "war", folder, chance.uniform(0, 2 * seconds / kills))
+    chance, counts, done, pause = random.Random(0), [0], 0, 1.0
+    while done < kills and counts[-1] < pictures:
+        done += killed(here / "war", folder, chance.uniform(0, 2 * pause))
         with clipsearch.Collection(here / "war") as photos:
             counts.append(len(photos))
+        behind = counts[-1] / pictures < done / kills  # the last picture should come with the last kill
+        pause *= 1.2 if behind else 0.8
         print(f"\r{done} kills, {counts[-1]:,} pictures", end="", flush=True)
-        if counts[-1] == pictures:
-            break
     add(here / "war", folder)
     report(here, folder, done, counts)
 
