@@ -4,31 +4,27 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import upkeep
-from .decode import decode
-from .encoders import DEFAULT_MODEL, load_encoder, resolve
-from .errors import CollectionError, ImageError, ModelError, ModelMismatchError, QueryError, SourceError
+from .errors import ClipsearchError, CollectionError, QueryError, SourceError
 from .ingest import ingest
 from .query import cached
 from .report import Failure, Report
 from .results import SearchResults
-from .search import Searcher
+from .search import Picture, Searcher, as_query, encode_picture, picture_name
 from .sources import IteratorSource, ListSource, open_source, restore
+from .spaces import Spaces, model_id
 from .spec import index_for
 from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, to_sql
 from .types import Embeddings, Encoder, Source, as_embeddings
 from .writer import writing
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
-"""A picture as a query: a path, the bytes of a file, or a PIL image."""
+    pass
 
 
 class Collection:
@@ -63,15 +59,17 @@ class Collection:
         """
         self.path = Path(path).expanduser().absolute()
         if model is not None:
-            _model_id(model)  # an unknown name is an error before there is a new folder
+            model_id(model)  # an unknown name is an error before there is a new folder
         if is_collection(self.path) or read_only:
             self._store = Store(self.path, read_only=read_only)
         else:
             self._store = Store.create(self.path)
-        self._wanted, self._device, self._precision = model, device, precision
-        self._loaded: Encoder | None = None
         self._held: Searcher | None = None
-        self._check_model()
+        try:
+            self._spaces = Spaces(self._store, model, device, precision)
+        except ClipsearchError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the files. A collection that was closed opens them again when used."""
@@ -94,8 +92,7 @@ class Collection:
     @property
     def model(self) -> str:
         """The id of the model whose vectors are searched, or that the first `add` will use."""
-        space = self._space()
-        return space.model if space else _model_id(self._wanted or DEFAULT_MODEL)
+        return self._spaces.model
 
     @property
     def encoder(self) -> Encoder:
@@ -105,103 +102,44 @@ class Collection:
             ModelError: it cannot be loaded whole.
             ModelMismatchError: its weights are not those the vectors were made with.
         """
-        if self._loaded is None:
-            self._loaded = self._load()
-        return self._loaded
+        return self._spaces.encoder
 
     @property
     def models(self) -> list[str]:
         """The models that have vectors here, oldest first."""
-        return [space.model for space in self._store.spaces()]
+        return [space.model for space in self._spaces.all()]
 
     def add_model(self, model: str | Encoder, *, progress: bool | None = None) -> list[Report]:
         """Fill a second space: encode every picture of every source with another model too.
 
         The model in use stays in use; `use_model` switches. Call it again to go on after a stop.
+        Pictures that were handed over one by one must be handed over again once it is in use.
 
         Returns:
             One report per source.
         """
-        encoder = load_encoder(model, device=self._device, precision=self._precision)
-        space = self._named(encoder.model_id) or self._new_space(encoder)
-        _check_fingerprint(self.path, space, encoder)
+        space, encoder = self._spaces.filled_by(model)
         return [self._refresh(source, space, encoder, progress) for source in self._relisted()]
 
-    def use_model(self, model: str) -> None:
+    def use_model(self, model: str | Encoder) -> None:
         """Search with a model that has vectors here from now on.
 
         Raises:
             CollectionError: it has none here, or some pictures have none of it yet, say of a disk
                 that was not connected: they would drop out of the search.
         """
-        space = self._existing(model)
+        space = self._spaces.find(model if isinstance(model, str) else model.model_id)
         if waiting := self._store.counts()["contents"] - self._about(space)["shown"]:
             raise CollectionError(
-                f"{waiting:,} pictures have no vector of {space.model!r} yet, so {self.model!r} stays in use; "
-                "make their sources readable, or remove them, and add the model again"
+                f"{waiting:,} pictures have no vector of {space.model!r} yet, "
+                f"so {self.model!r} stays in use; make their sources readable, or remove them, "
+                "and add the model again"
             )
-        with writing(self._store) as writer, writer.transaction() as db:
-            db.execute("UPDATE spaces SET live = (id = ?)", (space.id,))
-        self._wanted, self._loaded = None, None
+        self._spaces.use(space, None if isinstance(model, str) else model)
 
     def drop_model(self, model: str) -> None:
         """Delete the vectors of a model that is not in use."""
-        space = self._existing(model)
-        if space.live:
-            raise CollectionError(f"{space.model!r} is in use; use_model another one first")
-        with writing(self._store) as writer:
-            with writer.transaction() as db:
-                db.execute("DELETE FROM segments WHERE space = ?", (space.id,))
-                db.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
-            writer.sweep()
-
-    def _space(self) -> Space | None:
-        """The space in use: of the model asked for, else the live one; None before the first add."""
-        if self._wanted is not None and (space := self._named(_model_id(self._wanted))):
-            return space
-        return next((space for space in self._store.spaces() if space.live), None)
-
-    def _named(self, model_id: str) -> Space | None:
-        return next((space for space in self._store.spaces() if space.model == model_id), None)
-
-    def _existing(self, model: str) -> Space:
-        space = self._named(model) or self._named(_model_id(model))
-        if space is None:
-            raise CollectionError(f"{self.path} has no vectors of {model!r}, only of {self.models}")
-        return space
-
-    def _check_model(self) -> None:
-        """Refuse another model now, and not only when it is loaded."""
-        space = self._space()
-        if self._wanted is None or space is None or space.model == _model_id(self._wanted):
-            return
-        # A directory that was moved, and an object under another name, may still be the same weights.
-        named = isinstance(self._wanted, str) and not _model_id(self._wanted).startswith("local-dir:")
-        if named or _fingerprint(self._load_anew(self._wanted)) not in ("", space.fingerprint):
-            self.close()
-            raise _mismatch(self.path, space, _model_id(self._wanted))
-
-    def _load(self) -> Encoder:
-        space = self._space()
-        try:
-            encoder = self._load_anew(self._wanted or self.model)
-        except ModelError as error:
-            if self._wanted is not None or space is None:
-                raise
-            hint = "an encoder of your own must be given again: Collection(path, model=encoder)"
-            raise ModelError(f"{self.path} was made with {space.model!r}: {error} ({hint})") from error
-        if space:
-            _check_fingerprint(self.path, space, encoder)
-        return encoder
-
-    def _load_anew(self, model: str | Encoder) -> Encoder:
-        return load_encoder(model, device=self._device, precision=self._precision)
-
-    def _new_space(self, encoder: Encoder) -> Space:
-        with writing(self._store) as writer:
-            return writer.add_space(
-                model=encoder.model_id, fingerprint=_fingerprint(encoder), dim=encoder.dim
-            )
+        self._spaces.drop(self._spaces.find(model))
 
     # ------------------------------------------------------------------ pictures in and out
 
@@ -233,13 +171,11 @@ class Collection:
             LockedError: another process is writing to the collection.
         """
         opened = open_source(source, exclude=exclude)
-        encoder = self.encoder
-        space = self._space() or self._new_space(encoder)
         return ingest(
             self._store,
-            space,
+            self._spaces.of_encoder(),
             opened,
-            encoder,
+            self.encoder,
             retry_failed=retry_failed,
             batch_size=batch_size,
             progress=progress,
@@ -251,9 +187,9 @@ class Collection:
         Returns:
             One report per source; one that is absent has failed, and its pictures stay.
         """
-        space, encoder = self._space(), self.encoder
-        if space is None:
+        if (space := self._spaces.in_use()) is None:
             return []
+        encoder = self.encoder
         return [self._refresh(source, space, encoder, progress, retry_failed) for source in self._relisted()]
 
     def _refresh(
@@ -383,8 +319,8 @@ class Collection:
             content = self._content(item)
             return searcher.search(searcher.embedding(content), [f"like item {item}"], k, without=content)[0]
         if image is not None:
-            return searcher.search(self._encode_image(image), [_name(image)], k)[0]
-        return searcher.search(_as_query(embedding, searcher.space.dim), ["an embedding"], k)[0]
+            return searcher.search(encode_picture(image, self.encoder), [picture_name(image)], k)[0]
+        return searcher.search(as_query(embedding, searcher.space.dim), ["an embedding"], k)[0]
 
     def search_many(self, queries: Sequence[str], *, k: int = 10) -> list[SearchResults]:
         """Search for several texts at once: one pass of the text tower and one over the vectors.
@@ -403,7 +339,7 @@ class Collection:
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
-        space = self._space()
+        space = self._spaces.in_use()
         return cached(space.fingerprint if space else "", texts, self._encode_texts)
 
     def embeddings(self) -> tuple[list[int], Embeddings]:
@@ -414,13 +350,6 @@ class Collection:
     def _encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return as_embeddings(self.encoder.encode_texts(texts, role="query"), dim=self.encoder.dim)
 
-    def _encode_image(self, image: "Picture") -> Embeddings:
-        try:
-            picture = decode(_bytes(image), min_side=getattr(self.encoder, "min_side", None)).image
-        except ImageError as error:
-            raise ImageError(f"{_name(image)}: {error}") from error
-        return as_embeddings(self.encoder.encode_images([picture]), dim=self.encoder.dim)
-
     def _content(self, id: int) -> int:
         row = self._store.item(id)
         if row is None or row.content is None:
@@ -429,7 +358,7 @@ class Collection:
 
     def _searcher(self) -> Searcher | None:
         """What searches the vectors as they are now; None before the first add."""
-        space = self._space()
+        space = self._spaces.in_use()
         if space is None:
             return None
         held = self._held
@@ -455,7 +384,7 @@ class Collection:
             **about,
             **self._store.counts(),
             "sources": [{"kind": row.kind, "root": row.root} for row in self._store.sources()],
-            "models": [self._about(space) for space in self._store.spaces()],
+            "models": [self._about(space) for space in self._spaces.all()],
         }
 
     def _about(self, space: Space) -> dict[str, Any]:
@@ -474,49 +403,5 @@ class Collection:
         }
 
 
-def _model_id(model: str | Encoder) -> str:
-    return resolve(model) if isinstance(model, str) else model.model_id
-
-
-def _fingerprint(encoder: Encoder) -> str:
-    """What tells the encoder's weights from others; empty when it does not say."""
-    own = getattr(encoder, "fingerprint", None)
-    return own() if own else ""
-
-
-def _check_fingerprint(path: Path, space: Space, encoder: Encoder) -> None:
-    theirs = _fingerprint(encoder)
-    if theirs != space.fingerprint or encoder.dim != space.dim:
-        raise _mismatch(path, space, f"{encoder.model_id} ({encoder.dim} dimensions, weights {theirs[:12]})")
-
-
-def _mismatch(path: Path, space: Space, found: str) -> ModelMismatchError:
-    return ModelMismatchError(
-        f"{path} has vectors of {space.model!r} ({space.dim} dimensions, weights {space.fingerprint[:12]}), "
-        f"which cannot be compared with those of {found!r}; leave the model out to use the collection's own, "
-        "or fill a second space with add_model (clipsearch index --upgrade)"
-    )
-
-
 def _below(path: str, folders: Iterable[str]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
-
-
-def _bytes(image: "Picture") -> "bytes | Image":
-    if not isinstance(image, str | os.PathLike):
-        return image
-    try:
-        return Path(image).expanduser().read_bytes()
-    except OSError as error:
-        raise ImageError(error.strerror or "cannot be read") from error
-
-
-def _name(image: "Picture") -> str:
-    return f"picture {Path(image).name}" if isinstance(image, str | os.PathLike) else "a picture"
-
-
-def _as_query(embedding: npt.ArrayLike | None, dim: int) -> Embeddings:
-    try:
-        return as_embeddings(np.atleast_2d(np.asarray(embedding, np.float32)), dim=dim)
-    except ValueError as error:
-        raise QueryError(f"the query's vector: {error}") from error

@@ -5,7 +5,6 @@ seconds of encoding: the next run skips what was committed.
 """
 
 import hashlib
-import json
 import logging
 import threading
 import time
@@ -13,20 +12,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from .decode import decode
 from .errors import ImageError, ModelError
 from .files import cores
+from .outcomes import Loaded, Outcomes
 from .render import printable
-from .report import Failure, Report
-from .store import ItemRow, Space, Store, to_sql
+from .report import Report
+from .store import ItemRow, Space, Store
 from .types import Embeddings, Encoder, Item, Prepares, Source, as_embeddings
 from .writer import Writer, writing
 
@@ -44,20 +41,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, report: Report) -> None:
         super().__init__(f"stopped; {report.encoded:,} new pictures are safe, add again to go on")
         self.report = report
-
-
-@dataclass(slots=True)
-class Loaded:
-    """One picture on its way: what the threads found out about it."""
-
-    item: Item
-    known: ItemRow | None  # what the collection has under its key
-    sha256: bytes = b""
-    facts: dict[str, Any] = field(default_factory=dict)
-    prepared: Any = None  # None: it failed, or its bytes have a vector already
-    vector: npt.NDArray[np.float32] | None = None  # (dim,)
-    failure: str | None = None
-    cause: Exception | None = None  # of the failure
 
 
 def ingest(
@@ -90,7 +73,8 @@ def ingest(
         LockedError: another process is writing to the collection.
     """
     with writing(store) as writer, _bar(source.root, progress) as bar:
-        return _Ingest(writer, space, source, encoder, retry_failed, batch_size, bar).run()
+        items = _peek(source.items())  # an absent or empty source raises here, before any change
+        return _Ingest(writer, space, source, encoder, retry_failed, batch_size, bar).run(items)
 
 
 class _Ingest:
@@ -104,13 +88,12 @@ class _Ingest:
         batch_size: int | None,
         bar: Any,
     ) -> None:
-        self.writer, self.store, self.space = writer, writer.store, space
+        self.store, self.space = writer.store, space
         self.source, self.encoder, self.retry_failed = source, encoder, retry_failed
         self.prepares = encoder if isinstance(encoder, Prepares) else None
         default = getattr(encoder, "batch_size", BATCH) if self.prepares else BATCH_WHOLE
         self.batch_size = batch_size or default
         self.forwards = getattr(encoder, "forwards", 1)
-        self.encoded = _Contents(self.store.snapshot(space).contents)  # which have a vector
         self.pending: list[Loaded] = []  # done, not yet committed
         self.in_flight: set[bytes] = set()  # sha256 of those pending
         self.bar = bar
@@ -122,20 +105,19 @@ class _Ingest:
             precision=str(getattr(encoder, "precision", "its own precision")),
         )
 
-    def run(self) -> Report:
+        self.outcomes = Outcomes(writer, space, source, self.report)
+
+    def run(self, items: Iterable[Item]) -> Report:
         started = committed = time.perf_counter()
-        found = _peek(self.source.items())  # an absent or empty source raises here, before any change
-        self.source_id = self.writer.add_source(self.source.kind, self.source.root, self.source.options)
-        self.store.db.execute("CREATE TEMP TABLE seen (key PRIMARY KEY) WITHOUT ROWID")
         try:
-            for batch in self._encode(self._batches(self._load_ahead(self._discover(found)))):
+            for batch in self._encode(self._batches(self._load_ahead(self._discover(items)))):
                 self.pending += batch
                 self.bar.update(len(batch))
                 if time.perf_counter() - committed > COMMIT_SECONDS or len(self.pending) >= COMMIT_PICTURES:
                     self._commit()
                     committed = time.perf_counter()
             self._commit()
-            self._mark_missing()
+            self.outcomes.mark_missing()
         except KeyboardInterrupt as interrupt:
             self._commit()
             raise Interrupted(self.report) from interrupt
@@ -143,22 +125,23 @@ class _Ingest:
             self._commit()  # a source or a model that breaks does not take with it what is done
             raise
         finally:
-            self.store.db.execute("DROP TABLE temp.seen")
             self.report.seconds = time.perf_counter() - started
         return self.report
 
-    # ---------------------------------------------------------------- discover and load
+    def _commit(self) -> None:
+        self.outcomes.commit(self.pending)
+        self.in_flight.difference_update(loaded.sha256 for loaded in self.pending)
+        self.pending.clear()
 
     def _discover(self, items: Iterable[Item]) -> Iterator[tuple[Item, ItemRow | None]]:
         """Yield what must be read; count the rest as unchanged, or as failed as before."""
         for item in items:
-            self.store.db.execute("INSERT OR IGNORE INTO temp.seen VALUES (?)", (to_sql(item.key),))
-            known = self.store.known(self.source_id, item.key)
+            known = self.outcomes.see(item)
             if known is None or known.missing or item.stamp is None or item.stamp != known.stamp:
                 yield item, known
             elif known.failure is not None and not self.retry_failed:
-                self._fail(item, known.failure)
-            elif known.content in self.encoded:
+                self.outcomes.fail(item, known.failure)
+            elif known.content in self.outcomes.encoded:
                 self.report.unchanged += 1
                 self.bar.update()
             else:
@@ -186,7 +169,7 @@ class _Ingest:
         try:
             data = item.read()
             loaded.sha256 = _sha256(data)
-            if self.store.content_of(loaded.sha256) not in self.encoded:
+            if self.store.content_of(loaded.sha256) not in self.outcomes.encoded:
                 picture = decode(data, min_side=self.prepares.min_side if self.prepares else None)
                 loaded.facts = dict(picture.facts)
                 loaded.prepared = self.prepares.prepare(picture.image) if self.prepares else picture.image
@@ -196,8 +179,6 @@ class _Ingest:
         with self.lock:
             self.report.decoding += (time.perf_counter() - started) / cores()
         return loaded
-
-    # ---------------------------------------------------------------- encode
 
     def _batches(self, pictures: Iterable[Loaded]) -> Iterator[list[Loaded]]:
         """Group pictures so that each group has `batch_size` of them for the model."""
@@ -217,7 +198,7 @@ class _Ingest:
             yield batch
 
     def _has(self, sha256: bytes) -> bool:
-        return sha256 in self.in_flight or self.store.content_of(sha256) in self.encoded
+        return sha256 in self.in_flight or self.store.content_of(sha256) in self.outcomes.encoded
 
     def _encode(self, batches: Iterable[list[Loaded]]) -> Iterator[list[Loaded]]:
         """Encode in the model's own threads, in order, one batch more than there are threads."""
@@ -273,116 +254,6 @@ class _Ingest:
         if len(vectors) != len(prepared):
             raise ValueError(f"the encoder gave {len(vectors)} vectors for {len(prepared)} pictures")
         return vectors
-
-    # ---------------------------------------------------------------- commit
-
-    def _commit(self) -> None:
-        """One transaction for all that is done; counted only once it holds."""
-        if not self.pending:
-            return
-        started = time.perf_counter()
-        contents: list[int] = []
-        vectors: list[npt.NDArray[np.float32]] = []
-        outcomes: list[str] = []
-        with self.writer.transaction():
-            for loaded in self.pending:
-                content = self._content(loaded)
-                outcomes.append(self._place(loaded, content))
-                if content is not None and loaded.vector is not None:
-                    contents.append(content)
-                    vectors.append(loaded.vector)
-            if contents:
-                self.writer.append(self.space, contents, np.stack(vectors))
-        self.encoded.add(contents)
-        for loaded, outcome in zip(self.pending, outcomes, strict=True):
-            self._count(loaded, outcome)
-        self.in_flight.difference_update(loaded.sha256 for loaded in self.pending)
-        self.pending.clear()
-        self.report.writing += time.perf_counter() - started
-
-    def _content(self, loaded: Loaded) -> int | None:
-        """The id of its bytes, new ones recorded; None for a picture that failed."""
-        known = None if loaded.failure else self.store.content_of(loaded.sha256)
-        if known is None and loaded.vector is not None:
-            return self.writer.add_content(loaded.sha256, loaded.facts)
-        if known is None and not loaded.failure:
-            loaded.failure = "the model failed on another picture with the same bytes"
-        return known
-
-    def _place(self, loaded: Loaded, content: int | None) -> str:
-        """Put the item where it belongs, and name the outcome."""
-        item, known = loaded.item, loaded.known
-        unread = isinstance(loaded.cause, OSError)  # nobody knows what its bytes are now, which may pass
-        if unread and known and known.content is not None:
-            return self._keep(known, loaded)
-        stamp = None if unread else item.stamp  # permissions change without the stamp: try again
-        values = (stamp, content, loaded.failure, json.dumps(dict(item.metadata)))
-        others = self.store.items_showing(content) if known is None and content is not None else []
-        moved = next((other for other in others if self._gone(other)), None)
-        if target := known or moved:
-            update = "UPDATE items SET stamp = ?, content = ?, failure = ?, metadata = ?, missing = 0"
-            where = (self.source_id, to_sql(item.key), target.id)
-            self.store.db.execute(f"{update}, source = ?, key = ? WHERE id = ?", (*values, *where))
-        else:
-            insert = "INSERT INTO items (stamp, content, failure, metadata, source, key) VALUES (?,?,?,?,?,?)"
-            self.store.db.execute(insert, (*values, self.source_id, to_sql(item.key)))
-        if content is None:
-            return "failed"
-        if known:
-            return "unchanged" if known.content == content else "updated"
-        return "moved" if moved else "same_content" if others else "added"
-
-    def _keep(self, known: ItemRow, loaded: Loaded) -> str:
-        """Keep the vector of a picture that cannot be read now; hide it if its file is gone."""
-        if not isinstance(loaded.cause, FileNotFoundError):
-            return "failed"
-        self.store.db.execute("UPDATE items SET missing = 1 WHERE id = ?", (known.id,))
-        return "missing"
-
-    def _gone(self, other: ItemRow) -> bool:
-        """Whether an item is no longer there, so that its bytes under another name have moved."""
-        here = other.source == self.source_id and self.source.lists_all
-        return other.missing or (here and self.source.item(other.key) is None)
-
-    def _count(self, loaded: Loaded, outcome: str) -> None:
-        if outcome == "failed":
-            self._fail(loaded.item, loaded.failure or "")
-        else:
-            setattr(self.report, outcome, getattr(self.report, outcome) + 1)
-
-    def _fail(self, item: Item, reason: str) -> None:
-        self.report.failed.append(Failure(self.source.path(item.key), reason))
-
-    # ---------------------------------------------------------------- what is gone
-
-    def _mark_missing(self) -> None:
-        """Hide the items that a full listing no longer names; forget those that had failed."""
-        if not self.source.lists_all:  # asked after the listing: a folder in it may have been unreadable
-            return
-        gone = "FROM items WHERE source = ? AND NOT missing AND key NOT IN (SELECT key FROM temp.seen)"
-        if not self.store.db.execute(f"SELECT 1 {gone}", (self.source_id,)).fetchone():
-            return
-        with self.writer.transaction() as db:
-            db.execute(f"DELETE {gone} AND failure NOT NULL", (self.source_id,))
-            hide = f"UPDATE items SET missing = 1 WHERE id IN (SELECT id {gone})"
-            self.report.missing += db.execute(hide, (self.source_id,)).rowcount
-
-
-class _Contents:
-    """A set of content ids, one byte each: ten million take 10 MB."""
-
-    def __init__(self, contents: npt.NDArray[np.int64]) -> None:
-        self._flags = np.zeros(int(contents.max(initial=0)) + 1, np.bool_)
-        self._flags[contents] = True
-
-    def __contains__(self, content: int | None) -> bool:
-        return content is not None and content < len(self._flags) and bool(self._flags[content])
-
-    def add(self, contents: Sequence[int]) -> None:
-        needed = max(contents, default=0) + 1
-        if needed > len(self._flags):
-            self._flags = np.concatenate([self._flags, np.zeros(needed, np.bool_)])  # at least doubled
-        self._flags[list(contents)] = True
 
 
 def _sha256(data: "bytes | Image.Image") -> bytes:

@@ -1,19 +1,26 @@
 """From query vectors to hits: the index finds rows, the store knows whose they are."""
 
+import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
+import numpy.typing as npt
 
-from .errors import QueryError, SourceError
+from .decode import decode
+from .errors import ImageError, QueryError, SourceError
 from .exact import ExactIndex, Neighbours
 from .results import Hit, SearchResults
 from .sources import restore
 from .store import ItemRow, Space, Store
-from .types import Embeddings, Source
+from .types import Embeddings, Encoder, Source, as_embeddings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
+"""A picture as a query: a path, the bytes of a file, or a PIL image."""
 
 
 class Searcher:
@@ -99,3 +106,42 @@ def _read(source: Source, key: str) -> "bytes | Image":
     if item is None:
         raise SourceError("the picture is no longer where it was; if its folder moved, relocate the source")
     return item.read()
+
+
+def encode_picture(image: Picture, encoder: Encoder) -> Embeddings:
+    """Embed one picture, float32 (1, dim), unit length.
+
+    Raises:
+        ImageError: it cannot be read; the message names it.
+    """
+    try:
+        picture = decode(_bytes(image), min_side=getattr(encoder, "min_side", None)).image
+    except ImageError as error:
+        raise ImageError(f"{picture_name(image)}: {error}") from error
+    return as_embeddings(encoder.encode_images([picture]), dim=encoder.dim)
+
+
+def picture_name(image: Picture) -> str:
+    """What a picture is called in its results: its name without the folder."""
+    return f"picture {Path(image).name}" if isinstance(image, str | os.PathLike) else "a picture"
+
+
+def as_query(embedding: npt.ArrayLike | None, dim: int) -> Embeddings:
+    """One vector of any length as float32 (1, dim) of unit length.
+
+    Raises:
+        QueryError: it has another dimension, or is zero or not finite.
+    """
+    try:
+        return as_embeddings(np.atleast_2d(np.asarray(embedding, np.float32)), dim=dim)
+    except ValueError as error:
+        raise QueryError(f"the query's vector: {error}") from error
+
+
+def _bytes(image: Picture) -> "bytes | Image":
+    if not isinstance(image, str | os.PathLike):
+        return image
+    try:
+        return Path(image).expanduser().read_bytes()
+    except OSError as error:
+        raise ImageError(error.strerror or "cannot be read") from error

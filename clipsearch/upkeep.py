@@ -71,7 +71,9 @@ def _verify_seal(store: Store, found: Verification) -> None:
     try:
         text = (store.path / SEAL).read_bytes()
     except FileNotFoundError:
-        found.notes.append(f"the last writer did not finish: {DATABASE} is checked for structure only")
+        found.notes.append(
+            f"{DATABASE} has no seal (its last writer was stopped, or none wrote yet): only its structure is checked"
+        )
         return
     try:
         sealed: dict[str, str] = json.loads(text)

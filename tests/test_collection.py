@@ -235,7 +235,9 @@ def test_a_second_model_stands_beside_the_first_until_flipped_and_dropped(photos
     assert keys(photos.search("red"))[0] == "red.png"
     with pytest.raises(CollectionError, match="in use"):
         photos.drop_model("colour")
-    photos.use_model("other")
+    photos.use_model(OtherEncoder())
+    assert photos.search("red")[0].score == pytest.approx(1, abs=1e-3)
+    assert (photos.model, photos.search(embedding=[0, 1, 0])[0].key) == ("other", "red.png")
     photos.close()
     with cs.Collection(tmp_path / "c", model=OtherEncoder()) as other:
         assert other.model == "other"

@@ -25,12 +25,11 @@ import pytest
 from PIL import Image
 
 import clipsearch as cs
-from clipsearch import ingest, upkeep
+from clipsearch import ingest, upkeep, writer
 from clipsearch.errors import CollectionError
 from clipsearch.search import Searcher
 from clipsearch.store import Store
 from clipsearch.testing import ColourEncoder
-from clipsearch.writer import writing
 
 LEVELS = (0, 51, 102, 153, 204, 255)
 PALETTE = [(red, green, 100) for red in LEVELS for green in LEVELS]  # 36 directions, none alike
@@ -311,8 +310,8 @@ class Life:
 
     def fail_in_a_transaction(self):
         store = Store(self.collection)
-        with writing(store) as writer, pytest.raises(RuntimeError), writer.transaction():
-            writer.append(store.spaces()[0], [1], np.eye(3, dtype=np.float32)[:1])
+        with writer.writing(store) as writing, pytest.raises(RuntimeError), writing.transaction():
+            writing.append(store.spaces()[0], [1], np.eye(3, dtype=np.float32)[:1])
             raise RuntimeError("the model broke")
         store.close()
 
@@ -329,6 +328,7 @@ def recorded(tmp_path, quick_folder, monkeypatch):
     disk.mkdir()
     life = Life(tmp_path, disk)
     monkeypatch.setattr(ingest, "COMMIT_PICTURES", 3)
+    monkeypatch.setattr(writer, "SMALL", 3)
     with monkeypatch.context() as patched:
         recorder = Recorder(disk, patched)
         expected, commit = {}, recorder.commit

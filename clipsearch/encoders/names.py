@@ -76,7 +76,7 @@ def unknown(name: str) -> ModelError:
     near = get_close_matches(name, every, n=5)
     return ModelError(
         f"unknown model {name!r}"
-        + (f"; did you mean {', '.join(near)}?" if near else "")
+        + (f"; did you mean {', '.join(near)}?" if near else ".")
         + " `clipsearch models` lists the usual ones, open_clip.list_pretrained() every open_clip one;"
         f" from the Hugging Face hub write {HUB}org/name (open_clip format) or {SENTENCE}org/name"
     )

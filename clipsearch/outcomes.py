@@ -1,0 +1,152 @@
+"""What becomes of each picture, decided and recorded in one transaction."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .report import Failure, Report
+from .store import ItemRow, Space, to_sql
+from .types import Item, Source
+from .writer import Writer
+
+
+@dataclass(slots=True)
+class Loaded:
+    """One picture on its way: what the threads found out about it."""
+
+    item: Item
+    known: ItemRow | None  # what the collection has under its key
+    sha256: bytes = b""
+    facts: dict[str, Any] = field(default_factory=dict)
+    prepared: Any = None  # None: it failed, or its bytes have a vector already
+    vector: npt.NDArray[np.float32] | None = None  # (dim,)
+    failure: str | None = None
+    cause: Exception | None = None  # of the failure
+
+
+class Outcomes:
+    """Commits pictures that went through the pipeline, and counts what became of them."""
+
+    def __init__(self, writer: Writer, space: Space, source: Source, report: Report) -> None:
+        self.writer, self.store, self.space = writer, writer.store, space
+        self.source, self.report = source, report
+        self.source_id = writer.add_source(source.kind, source.root, source.options)
+        self.encoded = ContentSet(self.store.snapshot(space).contents)  # which have a vector
+        self.store.db.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key PRIMARY KEY) WITHOUT ROWID")
+        self.store.db.execute("DELETE FROM temp.seen")
+
+    def see(self, item: Item) -> ItemRow | None:
+        """Note that the source names an item; return what is known of it."""
+        self.store.db.execute("INSERT OR IGNORE INTO temp.seen VALUES (?)", (to_sql(item.key),))
+        return self.store.known(self.source_id, item.key)
+
+    def commit(self, pending: Sequence[Loaded]) -> None:
+        """One transaction for all that is done; counted only once it holds."""
+        if not pending:
+            return
+        started = time.perf_counter()
+        contents: list[int] = []
+        vectors: list[npt.NDArray[np.float32]] = []
+        outcomes: list[str] = []
+        with self.writer.transaction():
+            for loaded in pending:
+                content = self._content(loaded)
+                outcomes.append(self._place(loaded, content))
+                if content is not None and loaded.vector is not None:
+                    contents.append(content)
+                    vectors.append(loaded.vector)
+            if contents:
+                self.writer.append(self.space, contents, np.stack(vectors))
+        self.encoded.add(contents)
+        for loaded, outcome in zip(pending, outcomes, strict=True):
+            self._count(loaded, outcome)
+        self.report.writing += time.perf_counter() - started
+
+    def _content(self, loaded: Loaded) -> int | None:
+        """The id of its bytes, new ones recorded; None for a picture that failed."""
+        known = None if loaded.failure else self.store.content_of(loaded.sha256)
+        if known is None and loaded.vector is not None:
+            return self.writer.add_content(loaded.sha256, loaded.facts)
+        if known is None and not loaded.failure:
+            loaded.failure = "the model failed on another picture with the same bytes"
+        return known
+
+    def _place(self, loaded: Loaded, content: int | None) -> str:
+        """Put the item where it belongs, and name the outcome."""
+        item, known = loaded.item, loaded.known
+        unread = isinstance(loaded.cause, OSError)  # nobody knows what its bytes are now, which may pass
+        if unread and known and known.content is not None:
+            return self._keep(known, loaded)
+        stamp = None if unread else item.stamp  # permissions change without the stamp: try again
+        values = (stamp, content, loaded.failure, json.dumps(dict(item.metadata)))
+        others = self.store.items_showing(content) if known is None and content is not None else []
+        moved = next((other for other in others if self._gone(other)), None)
+        if target := known or moved:
+            update = "UPDATE items SET stamp = ?, content = ?, failure = ?, metadata = ?, missing = 0"
+            where = (self.source_id, to_sql(item.key), target.id)
+            self.store.db.execute(f"{update}, source = ?, key = ? WHERE id = ?", (*values, *where))
+        else:
+            insert = "INSERT INTO items (stamp, content, failure, metadata, source, key) VALUES (?,?,?,?,?,?)"
+            self.store.db.execute(insert, (*values, self.source_id, to_sql(item.key)))
+        if content is None:
+            return "failed"
+        if known:
+            return "unchanged" if known.content == content else "updated"
+        return "moved" if moved else "same_content" if others else "added"
+
+    def _keep(self, known: ItemRow, loaded: Loaded) -> str:
+        """Keep the vector of a picture that cannot be read now; hide it if its file is gone."""
+        if not isinstance(loaded.cause, FileNotFoundError):
+            return "failed"
+        self.store.db.execute("UPDATE items SET missing = 1 WHERE id = ?", (known.id,))
+        return "missing"
+
+    def _gone(self, other: ItemRow) -> bool:
+        """Whether an item is no longer there, so that its bytes under another name have moved."""
+        here = other.source == self.source_id and self.source.lists_all
+        return other.missing or (here and self.source.item(other.key) is None)
+
+    def _count(self, loaded: Loaded, outcome: str) -> None:
+        if outcome == "failed":
+            self.fail(loaded.item, loaded.failure or "")
+        else:
+            setattr(self.report, outcome, getattr(self.report, outcome) + 1)
+
+    def fail(self, item: Item, reason: str) -> None:
+        """Count a picture as failed."""
+        self.report.failed.append(Failure(self.source.path(item.key), reason))
+
+    def mark_missing(self) -> None:
+        """Hide the items that a full listing no longer names; forget those that had failed."""
+        if not self.source.lists_all:  # asked after the listing: a folder in it may have been unreadable
+            return
+        gone = "FROM items WHERE source = ? AND NOT missing AND key NOT IN (SELECT key FROM temp.seen)"
+        if not self.store.db.execute(f"SELECT 1 {gone}", (self.source_id,)).fetchone():
+            return
+        with self.writer.transaction() as db:
+            db.execute(f"DELETE {gone} AND failure NOT NULL", (self.source_id,))
+            hide = f"UPDATE items SET missing = 1 WHERE id IN (SELECT id {gone})"
+            self.report.missing += db.execute(hide, (self.source_id,)).rowcount
+
+
+class ContentSet:
+    """A set of content ids, one byte each: ten million take 10 MB."""
+
+    def __init__(self, contents: npt.NDArray[np.int64]) -> None:
+        self._flags = np.zeros(int(contents.max(initial=0)) + 1, np.bool_)
+        self._flags[contents] = True
+
+    def __contains__(self, content: int | None) -> bool:
+        return content is not None and content < len(self._flags) and bool(self._flags[content])
+
+    def add(self, contents: Sequence[int]) -> None:
+        """Put some ids in."""
+        needed = max(contents, default=0) + 1
+        if needed > len(self._flags):
+            self._flags = np.concatenate([self._flags, np.zeros(needed, np.bool_)])  # at least doubled
+        self._flags[list(contents)] = True

@@ -1,0 +1,152 @@
+"""Which model a collection is searched with, and whether it may be."""
+
+from .encoders import DEFAULT_MODEL, load_encoder, resolve
+from .errors import CollectionError, ModelError, ModelMismatchError
+from .store import Space, Store
+from .types import Encoder
+from .writer import writing
+
+
+class Spaces:
+    """The spaces of a store, and the encoder of the one in use, loaded when first needed."""
+
+    def __init__(self, store: Store, wanted: str | Encoder | None, device: str, precision: str) -> None:
+        """Take the space of the model that is wanted, or the live one.
+
+        Raises:
+            ModelMismatchError: the collection has vectors, and none of the model that is wanted.
+        """
+        self._store = store
+        self._wanted, self._device, self._precision = wanted, device, precision
+        self._loaded: Encoder | None = None
+        self._refuse_another_model()
+
+    def all(self) -> list[Space]:
+        """Every space, oldest first."""
+        return self._store.spaces()
+
+    def in_use(self) -> Space | None:
+        """The space of the model asked for, else the live one; None before the first add."""
+        if self._wanted is not None and (space := self._named(model_id(self._wanted))):
+            return space
+        return next((space for space in self.all() if space.live), None)
+
+    @property
+    def model(self) -> str:
+        """The id of the model in use, or of the one that the first add will use."""
+        space = self.in_use()
+        return space.model if space else model_id(self._wanted or DEFAULT_MODEL)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model in use.
+
+        Raises:
+            ModelError: it cannot be loaded whole.
+            ModelMismatchError: its weights are not those the vectors were made with.
+        """
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def of_encoder(self) -> Space:
+        """The space of the model in use, made when there is none yet."""
+        return self.in_use() or self._make(self.encoder)
+
+    def filled_by(self, model: str | Encoder) -> tuple[Space, Encoder]:
+        """The space of another model, made when there is none yet, and the model itself."""
+        encoder = self._load_anew(model)
+        space = self._named(encoder.model_id) or self._make(encoder)
+        self._check(space, encoder)
+        return space, encoder
+
+    def find(self, model: str) -> Space:
+        """The space of a model.
+
+        Raises:
+            CollectionError: it has none.
+        """
+        space = self._named(model) or self._named(model_id(model))
+        if space is None:
+            names = [space.model for space in self.all()]
+            raise CollectionError(f"{self._store.path} has no vectors of {model!r}, only of {names}")
+        return space
+
+    def use(self, space: Space, encoder: Encoder | None = None) -> None:
+        """Make a space the live one; `encoder` is its model where that is an object."""
+        with writing(self._store) as writer, writer.transaction() as db:
+            db.execute("UPDATE spaces SET live = (id = ?)", (space.id,))
+        self._wanted = self._loaded = encoder
+
+    def drop(self, space: Space) -> None:
+        """Delete a space that is not live.
+
+        Raises:
+            CollectionError: it is.
+        """
+        if space.live:
+            raise CollectionError(f"{space.model!r} is in use; use_model another one first")
+        with writing(self._store) as writer, writer.transaction() as db:
+            db.execute("DELETE FROM segments WHERE space = ?", (space.id,))
+            db.execute("DELETE FROM spaces WHERE id = ?", (space.id,))
+
+    def _named(self, name: str) -> Space | None:
+        return next((space for space in self.all() if space.model == name), None)
+
+    def _make(self, encoder: Encoder) -> Space:
+        with writing(self._store) as writer:
+            return writer.add_space(
+                model=encoder.model_id, fingerprint=_fingerprint(encoder), dim=encoder.dim
+            )
+
+    def _load(self) -> Encoder:
+        space = self.in_use()
+        try:
+            encoder = self._load_anew(self._wanted or self.model)
+        except ModelError as error:
+            if self._wanted is not None or space is None:
+                raise
+            hint = "an encoder of your own must be given again: Collection(path, model=encoder)"
+            raise ModelError(f"{self._store.path} was made with {space.model!r}: {error} ({hint})") from error
+        if space:
+            self._check(space, encoder)
+        return encoder
+
+    def _load_anew(self, model: str | Encoder) -> Encoder:
+        return load_encoder(model, device=self._device, precision=self._precision)
+
+    def _refuse_another_model(self) -> None:
+        """Refuse at once where the name tells, and not only when the model is loaded."""
+        space = self.in_use()
+        if self._wanted is None or space is None or space.model == model_id(self._wanted):
+            return
+        # A directory that was moved, and an object under another name, may still be the same weights.
+        named = isinstance(self._wanted, str) and not model_id(self._wanted).startswith("local-dir:")
+        if named or _fingerprint(self._load_anew(self._wanted)) not in ("", space.fingerprint):
+            raise self._mismatch(space, model_id(self._wanted))
+
+    def _check(self, space: Space, encoder: Encoder) -> None:
+        theirs = _fingerprint(encoder)
+        if (theirs, encoder.dim) != (space.fingerprint, space.dim):
+            found = f"{encoder.model_id} ({encoder.dim} dimensions, weights {theirs[:12]})"
+            raise self._mismatch(space, found)
+
+    def _mismatch(self, space: Space, found: str) -> ModelMismatchError:
+        made_with = f"{space.model!r} ({space.dim} dimensions, weights {space.fingerprint[:12]})"
+        return ModelMismatchError(
+            f"{self._store.path} has vectors of {made_with}, "
+            f"which cannot be compared with those of {found!r}; "
+            "leave the model out to use the collection's own, "
+            "or fill a second space with add_model (clipsearch index --upgrade)"
+        )
+
+
+def model_id(model: str | Encoder) -> str:
+    """The id by which a collection remembers a model."""
+    return resolve(model) if isinstance(model, str) else model.model_id
+
+
+def _fingerprint(encoder: Encoder) -> str:
+    """What tells the encoder's weights from others; empty when it does not say."""
+    own = getattr(encoder, "fingerprint", None)
+    return own() if own else ""
