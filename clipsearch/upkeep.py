@@ -72,7 +72,7 @@ def _verify_seal(store: Store, found: Verification) -> None:
         text = (store.path / SEAL).read_bytes()
     except FileNotFoundError:
         found.notes.append(
-            f"{DATABASE} has no seal (its last writer was stopped, or none wrote yet): only its structure is checked"
+            f"{DATABASE} has no seal (its last writer was stopped, or none wrote): its structure is checked"
         )
         return
     try:

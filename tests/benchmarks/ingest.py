@@ -6,7 +6,8 @@ ViT-B-32 with random weights, saved locally; no weights are fetched and none are
 speed. Two sets of pictures: about 500 px, and 12 megapixels of at least 3.5 MB. Every way runs in
 this process, turn by turn; medians of the rounds.
 
-- limit: 1 / (decode seconds / cores + forward seconds), each measured alone in the same run.
+- limit: on a processor 1 / (decode seconds / cores + forward seconds), on a GPU the slower of the two
+  stages; each measured alone in the same run.
 - clipsearch: Collection.add, with hashing, EXIF, storing and committing.
 - open_clip + DataLoader: the loop of open_clip's README, batches from a torch DataLoader.
 - sentence-transformers: SentenceTransformer.encode of PIL images (they are opened by the caller).
@@ -24,14 +25,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import open_clip
 import torch
-from PIL import Image
 from pictures import make_pictures
+from PIL import Image
 
 import clipsearch
 from clipsearch.decode import decode
 from clipsearch.files import cores
 
 BATCH = 64
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def main() -> None:
@@ -62,7 +64,7 @@ def main() -> None:
 def table(title: str, folder: Path, files: list[Path], precision: str, rounds: int, sentence: object) -> None:
     """Run each way `rounds` times in turn and print images/s and ratios."""
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder / 'model'}")
-    model.eval()
+    model.to(DEVICE).eval()
     encoder = clipsearch.load_encoder(str(folder / "model"), precision=precision)
     ways = {
         "limit": lambda: limit(encoder, files),
@@ -71,8 +73,6 @@ def table(title: str, folder: Path, files: list[Path], precision: str, rounds: i
     }
     if sentence is not None:
         ways["sentence-transformers"] = lambda: sentence_encode(sentence, files)
-    for run in ways.values():  # warm up
-        run.__call__() if len(files) <= 20 else None
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, run in ways.items():
@@ -95,7 +95,7 @@ def ours(encoder: object, files: list[Path]) -> float:
 
 
 def limit(encoder: object, files: list[Path]) -> float:
-    """What decoding on all cores and then one forward after the other would give, and nothing else."""
+    """What decoding on all cores and the model's forwards would give, and nothing else."""
     sample = files[:: max(1, len(files) // 128)][:128]
     started = time.thread_time()
     ready = [encoder.prepare(decode(path.read_bytes(), min_side=encoder.min_side).image) for path in sample]
@@ -107,7 +107,8 @@ def limit(encoder: object, files: list[Path]) -> float:
         started = time.perf_counter()
         encoder.encode_prepared(ready)
         times.append(time.perf_counter() - started)
-    return 1 / (decoding / cores() + median(times) / BATCH)
+    decoding, forward = decoding / cores(), median(times) / BATCH
+    return 1 / (decoding + forward) if encoder.device == "cpu" else 1 / max(decoding, forward)
 
 
 class Files(torch.utils.data.Dataset):
@@ -129,8 +130,8 @@ def loader_loop(model: object, preprocess: object, files: list[Path]) -> float:
     features = []
     with torch.no_grad():
         for images in loader:
-            found = model.encode_image(images)
-            features.append((found / found.norm(dim=-1, keepdim=True)).numpy())
+            found = model.encode_image(images.to(DEVICE))
+            features.append((found / found.norm(dim=-1, keepdim=True)).cpu().numpy())
     assert len(np.concatenate(features)) == len(files)
     return len(files) / (time.perf_counter() - started)
 
@@ -171,7 +172,7 @@ def sentence_model(folder: Path) -> object:
     tokenizer = CLIPTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocabulary, [])))
     CLIPModel(CLIPConfig()).save_pretrained(folder)
     CLIPProcessor(image_processor=CLIPImageProcessor(), tokenizer=tokenizer).save_pretrained(folder)
-    return SentenceTransformer(str(folder), device="cpu")
+    return SentenceTransformer(str(folder), device=DEVICE)
 
 
 def flags() -> str:
