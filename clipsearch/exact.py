@@ -110,12 +110,10 @@ class ExactIndex:
 
 def _pieces(snapshot: Snapshot) -> Iterator[Piece]:
     """The snapshot's segments, each with the rows that may be found."""
-    hidden = np.zeros(max(snapshot.contents.max(initial=0), snapshot.hidden.max(initial=0)) + 1, np.bool_)
-    hidden[snapshot.hidden] = True
     start = 0
     for segment in snapshot.segments:
-        lost = hidden[segment.contents] if len(snapshot.hidden) else np.zeros(0, np.bool_)
-        yield Piece(start, segment.vectors, ~lost if lost.any() else None)
+        shown = ~np.isin(segment.contents, snapshot.hidden) if len(snapshot.hidden) else None
+        yield Piece(start, segment.vectors, None if shown is None or shown.all() else shown)
         start += len(segment.contents)
 
 

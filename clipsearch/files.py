@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -90,6 +92,22 @@ def cores() -> int:
         return max(1, min(have, int(quota) // int(period)))
     except (OSError, ValueError):  # another system, or no limit ("max")
         return have
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C that comes meanwhile wait until the end of the block."""
+    if threading.current_thread() is not threading.main_thread():  # only there it can arrive
+        yield
+        return
+    held: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from .decode import decode
-from .errors import ImageError, ModelError
-from .files import cores
+from .errors import CollectionError, ImageError, ModelError
+from .files import cores, interrupts_held
 from .outcomes import Loaded, Outcomes
 from .render import printable
 from .report import Report
@@ -129,9 +129,10 @@ class _Ingest:
         return self.report
 
     def _commit(self) -> None:
-        self.outcomes.commit(self.pending)
-        self.in_flight.difference_update(loaded.sha256 for loaded in self.pending)
-        self.pending.clear()
+        with interrupts_held():  # between the commit and the count of it there must be no Ctrl-C
+            self.outcomes.commit(self.pending)
+            self.in_flight.difference_update(loaded.sha256 for loaded in self.pending)
+            self.pending.clear()
 
     def _discover(self, items: Iterable[Item]) -> Iterator[tuple[Item, ItemRow | None]]:
         """Yield what must be read; count the rest as unchanged, or as failed as before."""
@@ -173,6 +174,8 @@ class _Ingest:
                 picture = decode(data, min_side=self.prepares.min_side if self.prepares else None)
                 loaded.facts = dict(picture.facts)
                 loaded.prepared = self.prepares.prepare(picture.image) if self.prepares else picture.image
+        except CollectionError:
+            raise  # the collection's trouble, not the picture's
         except Exception as error:
             loaded.failure, loaded.cause = _reason(error), error
             logger.debug("%s: %s", item.key, loaded.failure, exc_info=error)
@@ -268,10 +271,12 @@ def _sha256(data: "bytes | Image.Image") -> bytes:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ImageError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return f"{type(error).__name__}: {error}"
+        text = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror.lower()
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return text.encode("utf-8", "backslashreplace").decode()  # SQLite takes no lone surrogates
 
 
 def _peek(items: Iterator[Item]) -> Iterator[Item]:

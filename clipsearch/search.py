@@ -32,7 +32,7 @@ class Searcher:
         self.generation = snapshot.generation
         self._contents = snapshot.contents  # (N,) content id of each row
         self._index = ExactIndex(snapshot)
-        self._sources = {row.id: restore(row.kind, row.root, row.options) for row in store.sources()}
+        self._sources: dict[int, Source] = {}
 
     def search(
         self, queries: Embeddings, names: list[str], k: int, *, without: int | None = None
@@ -88,7 +88,7 @@ class Searcher:
         return tuple(hits[:k])
 
     def _hit(self, item: ItemRow, score: float, known: dict[str, Any]) -> Hit:
-        source = self._sources[item.source]
+        source = self._source(item.source)
         return Hit(
             id=item.id,
             path=source.path(item.key),
@@ -99,6 +99,12 @@ class Searcher:
             metadata=known,
             read=partial(_read, source, item.key),
         )
+
+    def _source(self, id: int) -> Source:
+        if id not in self._sources:  # at first, and when another process has added one since
+            rows = self._store.sources()
+            self._sources = {row.id: restore(row.kind, row.root, row.options) for row in rows}
+        return self._sources[id]
 
 
 def _read(source: Source, key: str) -> "bytes | Image":

@@ -142,7 +142,7 @@ class Store:
     def sources(self) -> list[SourceRow]:
         """Every source, oldest first."""
         rows = self.rows("SELECT id, kind, root, options FROM sources ORDER BY id")
-        return [SourceRow(id, kind, from_sql(root), json.loads(options)) for id, kind, root, options in rows]
+        return [SourceRow(id, kind, from_sql(root), _facts(options)) for id, kind, root, options in rows]
 
     def snapshot(self, space: Space) -> Snapshot:
         """The space as it is now, its segments mapped into memory."""
@@ -186,7 +186,7 @@ class Store:
                 part,
             ):
                 item = _item(row)
-                found[item.content or 0].append((item, json.loads(facts) | json.loads(metadata)))
+                found[item.content or 0].append((item, _facts(facts) | _facts(metadata)))
         return found
 
     def known(self, source: int, key: str) -> ItemRow | None:
@@ -238,6 +238,15 @@ ITEM = "items.id, source, key, stamp, content, failure, missing"
 def _item(row: Sequence[Any]) -> ItemRow:
     id, source, key, stamp, content, failure, missing = row
     return ItemRow(id, source, from_sql(key), stamp, content, failure, bool(missing))
+
+
+def _facts(text: str) -> dict[str, Any]:
+    """What a column of JSON says."""
+    try:
+        facts: dict[str, Any] = json.loads(text)
+        return facts
+    except (ValueError, TypeError) as error:
+        raise DamagedError(f"{DATABASE} is damaged ({error}); run `clipsearch verify`") from error
 
 
 def to_sql(name: str) -> str | bytes:

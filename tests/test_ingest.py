@@ -423,3 +423,46 @@ def test_equal_pixels_turned_differently_are_two_pictures(photos, tmp_path):
         assert outcomes(photos.add([("one", one), ("two", two)])) == {"added": 2}
     sizes = {hit.key: (hit.metadata["width"], hit.metadata["height"]) for hit in photos.search("red")}
     assert sizes == {"one": (8, 4), "two": (4, 8)}
+
+
+def test_ctrl_c_in_the_middle_of_a_commit_waits_for_its_end(photos, folder, monkeypatch):
+    """The signal comes as SQLite is told to commit; what is counted must be what is there."""
+    photos.add([("first", Image.new("RGB", (3, 3), "tan"))])
+    replace = os.replace
+
+    def interrupting(*paths):
+        if "vectors" in str(paths[1]):
+            signal.raise_signal(signal.SIGINT)
+        return replace(*paths)
+
+    monkeypatch.setattr(os, "replace", interrupting)
+    with pytest.raises(cs.Interrupted) as stopped:
+        photos.add(folder)
+    assert stopped.value.report.added == 3
+    assert len(photos) == 4
+    assert photos.verify().ok
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_trouble_of_the_collection_is_not_blamed_on_a_picture(photos, folder):
+    photos.add(folder)
+    (folder / "new.png").write_bytes((folder / "red.png").read_bytes() + b" ")
+    database = photos.path / "items.sqlite"
+    whole = database.read_bytes()
+    database.write_bytes(whole[:100] + b"\0" * (len(whole) - 100))
+    with pytest.raises(ClipsearchError, match="damaged"):
+        photos.add(folder)
+    database.write_bytes(whole)
+    assert photos.failures() == []
+
+
+def test_a_reason_that_is_not_unicode_is_recorded(tmp_path, folder):
+    class Odd(ColourEncoder):
+        def encode_images(self, images):
+            if any(image.size == (1, 1) for image in images):
+                raise ValueError("bad name caf\udce9")
+            return super().encode_images(images)
+
+    paint(folder / "dot.png", "white", size=(1, 1))
+    with cs.Collection(tmp_path / "c", model=Odd()) as photos:
+        assert "caf\\udce9" in photos.add(folder).failed[0].reason

@@ -36,6 +36,7 @@ import clipsearch as cs
 from clipsearch import ingest
 from clipsearch.store import Store
 from clipsearch.testing import ColourEncoder
+from clipsearch.writer import writing
 """
 linux_root = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="needs to mount a small disk: Linux and root"
