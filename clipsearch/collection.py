@@ -204,7 +204,7 @@ class Collection:
             return ingest(self._store, space, source, encoder, retry_failed=retry_failed, progress=progress)
         except SourceError as error:
             absent = Failure(source.root, str(error))
-            return Report(source.root, encoder.model_id, "", "", failed=[absent])
+            return Report(source.root, encoder.model_id, failed=[absent])
 
     def remove(self, *what: int | str | os.PathLike[str]) -> int:
         """Forget pictures; the files themselves are not touched.

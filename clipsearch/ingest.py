@@ -11,7 +11,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -91,19 +92,13 @@ class _Ingest:
         self.store, self.space = writer.store, space
         self.source, self.encoder, self.retry_failed = source, encoder, retry_failed
         self.prepares = encoder if isinstance(encoder, Prepares) else None
-        default = getattr(encoder, "batch_size", BATCH) if self.prepares else BATCH_WHOLE
-        self.batch_size = batch_size or default
-        self.forwards = getattr(encoder, "forwards", 1)
+        self.wanted_batch_size = batch_size
+        self.pool: Executor | None = None  # the model's threads, once there is something to encode
         self.pending: list[Loaded] = []  # done, not yet committed
         self.in_flight: set[bytes] = set()  # sha256 of those pending
         self.bar = bar
         self.lock = threading.Lock()  # over the report's times, which the threads add to
-        self.report = Report(
-            source=source.root,
-            model=encoder.model_id,
-            device=str(getattr(encoder, "device", "its own device")),
-            precision=str(getattr(encoder, "precision", "its own precision")),
-        )
+        self.report = Report(source=source.root, model=encoder.model_id)
 
         self.outcomes = Outcomes(writer, space, source, self.report)
 
@@ -203,20 +198,47 @@ class _Ingest:
     def _has(self, sha256: bytes) -> bool:
         return sha256 in self.in_flight or self.store.content_of(sha256) in self.outcomes.encoded
 
+    # An encoder may have to load torch to answer these, so they are asked when a picture must be read.
+
+    @cached_property
+    def batch_size(self) -> int:
+        default = getattr(self.encoder, "batch_size", BATCH) if self.prepares else BATCH_WHOLE
+        return self.wanted_batch_size or int(default)
+
+    @cached_property
+    def forwards(self) -> int:
+        return int(getattr(self.encoder, "forwards", 1))
+
     def _encode(self, batches: Iterable[list[Loaded]]) -> Iterator[list[Loaded]]:
         """Encode in the model's own threads, in order, one batch more than there are threads."""
-        window: deque[tuple[list[Loaded], Future[None]]] = deque()
-        with self._forward_threads() as pool:
+        window: deque[tuple[list[Loaded], Future[None] | None]] = deque()
+        with ExitStack() as stack:
             for batch in batches:
-                window.append((batch, pool.submit(self._encode_batch, batch)))
+                window.append((batch, self._submit(batch, stack)))
                 if len(window) > self.forwards:
                     yield self._encoded(*window.popleft())
             while window:
                 yield self._encoded(*window.popleft())
 
-    def _forward_threads(self) -> AbstractContextManager[Executor]:
+    def _submit(self, batch: list[Loaded], stack: ExitStack) -> Future[None] | None:
+        if all(loaded.prepared is None for loaded in batch):
+            return None  # nothing for the model, which then need not even be loaded
+        if self.pool is None:
+            self.pool = stack.enter_context(self._forward_threads())
+        return self.pool.submit(self._encode_batch, batch)
+
+    @contextmanager
+    def _forward_threads(self) -> Iterator[Executor]:
+        """The model's own threads, if it brings some, and all that is to be said of it."""
+        started, report = time.perf_counter(), self.report
         own = getattr(self.encoder, "forward_threads", None)
-        return own() if own else ThreadPoolExecutor(1, "clipsearch-forward")
+        with own() if own else ThreadPoolExecutor(1, "clipsearch-forward") as pool:
+            report.device = str(getattr(self.encoder, "device", "its own device"))
+            report.precision = str(getattr(self.encoder, "precision", "its own precision"))
+            report.loading = time.perf_counter() - started
+            self.bar.clear()
+            logger.info("encoding with %s on %s, %s", report.model, report.device, report.precision)
+            yield pool
 
     def _encode_batch(self, batch: list[Loaded]) -> None:
         started = time.perf_counter()
@@ -224,9 +246,10 @@ class _Ingest:
         with self.lock:
             self.report.encoding += (time.perf_counter() - started) / self.forwards
 
-    def _encoded(self, batch: list[Loaded], future: Future[None]) -> list[Loaded]:
+    def _encoded(self, batch: list[Loaded], future: Future[None] | None) -> list[Loaded]:
         """The batch with its vectors. A model that failed on all of it is told, and blames no picture."""
-        future.result()
+        if future:
+            future.result()
         good = sum(loaded.vector is not None for loaded in batch)
         broken = [loaded for loaded in batch if loaded.prepared is not None]
         if broken and not good and (len(broken) > 1 or not self.report.encoded):

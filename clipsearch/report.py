@@ -24,14 +24,15 @@ class Report:
         failed: pictures that cannot be read, now or when last tried, with the reason.
         missing: pictures that went since the last time; hidden, and kept until removed.
         encoded: how many went through the model.
-        seconds: wall time.
+        device, precision: what it ran on and in; empty if it was not needed.
+        seconds: wall time, of which loading the model took `loading`.
         decoding: seconds each decoding thread worked; encoding: each of the model's; writing: to disk.
     """
 
     source: str
     model: str
-    device: str
-    precision: str
+    device: str = ""
+    precision: str = ""
     added: int = 0
     updated: int = 0
     moved: int = 0
@@ -41,14 +42,15 @@ class Report:
     missing: int = 0
     encoded: int = 0
     seconds: float = 0.0
+    loading: float = 0.0
     decoding: float = 0.0
     encoding: float = 0.0
     writing: float = 0.0
 
     @property
     def images_per_second(self) -> float:
-        """Pictures encoded per second of wall time; 0.0 when none was."""
-        return self.encoded / self.seconds if self.seconds else 0.0
+        """Pictures encoded per second, the loading of the model left out; 0.0 when none was."""
+        return self.encoded / (self.seconds - self.loading) if self.encoded else 0.0
 
     @property
     def bottleneck(self) -> str:

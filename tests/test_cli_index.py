@@ -46,7 +46,7 @@ def test_index_says_the_model_before_and_the_counts_after(photos: Path, pictures
     first = run(
         "index", pictures, "--to", photos, "--model", "builtin", "--precision", "fp32", "--device", "cpu"
     )
-    assert "model builtin on cpu, fp32\n" in first.stderr
+    assert "encoding with builtin on cpu, fp32\n" in first.stderr
     assert re.search(r"pictures: 3 added in \d+\.\d s: .* with builtin on cpu \(fp32\)", first.stdout)
     draw(pictures / "more", 1)
     again = run("index", "--to", photos)  # the sources and the model it knows
@@ -188,7 +188,7 @@ def test_ctrl_c_tells_what_is_safe_and_the_same_command_goes_on(tmp_path: Path, 
     many = draw(tmp_path / "many", 1000)
     command = [*PROGRAM, "index", str(many), "--to", str(photos), "--model", "builtin"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None and process.stderr.readline().startswith("model builtin")
+    assert process.stderr is not None and process.stderr.readline().startswith("encoding with builtin")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")

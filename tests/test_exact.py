@@ -28,8 +28,7 @@ def snapshot(sizes, *, hidden=(), seed=0, vectors=None):
     contents = rng.permutation(total) + 1
     parts = np.cumsum([0, *sizes])
     segments = tuple(
-        Segment(vectors[a:b].astype(np.float16), contents[a:b])
-        for a, b in itertools.pairwise(parts)
+        Segment(vectors[a:b].astype(np.float16), contents[a:b]) for a, b in itertools.pairwise(parts)
     )
     return Snapshot(1, SPACE, segments, np.array(hidden, np.int64))
 

@@ -14,7 +14,7 @@ from .output import emit, examples, json_option, note, shown
 if TYPE_CHECKING:
     from ..collection import Collection
     from ..report import Report
-    from ..types import Encoder, Source
+    from ..types import Source
 
 FAILURES = 20  # shown after a run; the collection keeps all of them
 SOME_FAILED = 3  # exit code
@@ -117,7 +117,6 @@ def _opened(specs: tuple[str, ...], exclude: tuple[str, ...]) -> "list[Source]":
 def _add(photos: "Collection", sources: "list[Source]", retry_failed: bool) -> "Iterator[Report]":
     if not sources and not photos.info()["sources"]:
         raise SourceError(f"{photos.path} knows no source yet; name one: clipsearch index SOURCE --to DIR")
-    _announce(photos.encoder)
     for source in sources:
         yield photos.add(source, retry_failed=retry_failed)
     if not sources:
@@ -129,17 +128,11 @@ def _upgrade(photos: "Collection", model: str, device: str, precision: str) -> "
 
     old = photos.model
     encoder = load_encoder(model, device=device, precision=precision)
-    _announce(encoder)
     yield from photos.add_model(encoder)
     photos.use_model(encoder.model_id)
     note(f"searches now use {printable(encoder.model_id)}")
     if old != encoder.model_id:
         note(f"the vectors of {printable(old)} stay until `clipsearch remove {photos.path} --model {old}`")
-
-
-def _announce(encoder: "Encoder") -> None:
-    how = [str(getattr(encoder, name)) for name in ("device", "precision") if hasattr(encoder, name)]
-    note(printable(f"model {encoder.model_id}" + (f" on {', '.join(how)}" if how else "")))
 
 
 def _tell(report: "Report", folder: Path) -> None:

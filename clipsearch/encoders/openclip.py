@@ -113,13 +113,14 @@ class OpenClipEncoder:
 
     @contextmanager
     def forward_threads(self) -> Iterator[Executor]:
-        """Open the threads to call `encode_prepared` in.
+        """Load the image tower and open the threads to call `encode_prepared` in.
 
         On a processor each computes on one core. That is a little faster than one forward over all
         of them, and does not stand still when another program takes one away.
         """
         import torch
 
+        self._load_image_tower()
         everywhere = torch.get_num_threads()
         alone = partial(torch.set_num_threads, 1 if self._device.type == "cpu" else everywhere)
         try:
