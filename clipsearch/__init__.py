@@ -1,11 +1,13 @@
 """clipsearch: search and label a pile of pictures with plain words, with no training.
 
+```python
 import clipsearch as cs
 
 photos = cs.Collection("photos.clipsearch", model="builtin")
 print(photos.add("~/Photos"))
 for hit in photos.search("a dog running on grass", k=10):
-print(f"{hit.score:.3f}  {hit.path}")
+    print(f"{hit.score:.3f}  {hit.path}")
+```
 """
 
 from importlib import import_module
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
     from .collection import Collection as Collection
     from .encoders import load_encoder as load_encoder
     from .errors import ClipsearchError as ClipsearchError
+    from .errors import CollectionError as CollectionError
+    from .errors import DamagedError as DamagedError
+    from .errors import ImageError as ImageError
+    from .errors import LockedError as LockedError
+    from .errors import MissingExtraError as MissingExtraError
+    from .errors import ModelError as ModelError
+    from .errors import ModelMismatchError as ModelMismatchError
+    from .errors import QueryError as QueryError
+    from .errors import SourceError as SourceError
     from .ingest import Interrupted as Interrupted
     from .report import Report as Report
     from .results import Hit as Hit
@@ -26,13 +37,22 @@ if TYPE_CHECKING:
 _HOMES = {
     "ClipsearchError": "errors",
     "Collection": "collection",
+    "CollectionError": "errors",
+    "DamagedError": "errors",
     "Embeddings": "types",
     "Encoder": "types",
     "Hit": "results",
+    "ImageError": "errors",
     "Interrupted": "ingest",
     "Item": "types",
+    "LockedError": "errors",
+    "MissingExtraError": "errors",
+    "ModelError": "errors",
+    "ModelMismatchError": "errors",
+    "QueryError": "errors",
     "Report": "report",
     "SearchResults": "results",
+    "SourceError": "errors",
     "load_encoder": "encoders",
 }
 

@@ -1,42 +1,43 @@
 """A collection: what users hold."""
 
 import json
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import upkeep
-from .errors import ClipsearchError, CollectionError, QueryError, SourceError
+from .encoders import DEFAULT_MODEL, AnyModel, load_encoder
+from .errors import ClipsearchError, CollectionError, ModelError, QueryError, SourceError
 from .ingest import ingest
 from .query import cached
 from .report import Failure, Report
-from .results import SearchResults
+from .results import Hit, SearchResults
 from .search import Picture, Searcher, as_query, encode_picture, picture_name
-from .sources import IteratorSource, ListSource, open_source, restore
-from .spaces import Spaces, model_id
+from .sources import IteratorSource, ListSource, SourceSpec, absolute, open_source, restore
+from .spaces import Spaces
 from .spec import index_for
-from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, to_sql
+from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
 from .types import Embeddings, Encoder, Source, as_embeddings
-from .writer import writing
-
-if TYPE_CHECKING:
-    pass
+from .writer import Writer, writing
 
 
 class Collection:
     """Pictures that can be searched with words or pictures: a folder of vectors, never of pictures.
 
     Opening reads no vectors and loads no model; the model comes with the first call that needs it.
+    Several threads and processes may search; whoever writes while another does gets a LockedError.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        model: str | Encoder | None = None,
+        model: AnyModel | None = None,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -54,16 +55,16 @@ class Collection:
 
         Raises:
             CollectionError: the folder holds other things; or, read-only, there is no collection.
-            ModelError: the model's name is not known.
+            ModelError: there is no such model, or a new collection's model is not to be had.
             ModelMismatchError: the collection was made with another model.
         """
-        self.path = Path(path).expanduser().absolute()
-        if model is not None:
-            model_id(model)  # an unknown name is an error before there is a new folder
-        if is_collection(self.path) or read_only:
-            self._store = Store(self.path, read_only=read_only)
-        else:
-            self._store = Store.create(self.path)
+        self.path = Path(absolute(path))
+        if not (is_collection(self.path) or read_only):
+            refuse_other_things(self.path)
+            # A model that is not to be had is an error before there is a new folder.
+            load_encoder(DEFAULT_MODEL if model is None else model, device=device, precision=precision)
+            Store.create(self.path).close()
+        self._store = Store(self.path, read_only=read_only)
         self._held: Searcher | None = None
         try:
             self._spaces = Spaces(self._store, model, device, precision)
@@ -109,7 +110,7 @@ class Collection:
         """The models that have vectors here, oldest first."""
         return [space.model for space in self._spaces.all()]
 
-    def add_model(self, model: str | Encoder, *, progress: bool | None = None) -> list[Report]:
+    def add_model(self, model: AnyModel, *, progress: bool | None = None) -> list[Report]:
         """Fill a second space: encode every picture of every source with another model too.
 
         The model in use stays in use; `use_model` switches. Call it again to go on after a stop.
@@ -118,26 +119,26 @@ class Collection:
         Returns:
             One report per source.
         """
-        space, encoder = self._spaces.filled_by(model)
+        encoder, space = self._spaces.filled_by(model)
         return [self._refresh(source, space, encoder, progress) for source in self._relisted()]
 
-    def use_model(self, model: str | Encoder) -> None:
+    def use_model(self, model: AnyModel) -> None:
         """Search with a model that has vectors here from now on.
 
         Raises:
             CollectionError: it has none here, or some pictures have none of it yet, say of a disk
                 that was not connected: they would drop out of the search.
         """
-        space = self._spaces.find(model if isinstance(model, str) else model.model_id)
+        space = self._spaces.find(model)
         if waiting := self._store.counts()["contents"] - self._about(space)["shown"]:
             raise CollectionError(
                 f"{waiting:,} pictures have no vector of {space.model!r} yet, "
                 f"so {self.model!r} stays in use; make their sources readable, or remove them, "
                 "and add the model again"
             )
-        self._spaces.use(space, None if isinstance(model, str) else model)
+        self._spaces.use(space, None if isinstance(model, str | os.PathLike) else model)
 
-    def drop_model(self, model: str) -> None:
+    def drop_model(self, model: AnyModel) -> None:
         """Delete the vectors of a model that is not in use."""
         self._spaces.drop(self._spaces.find(model))
 
@@ -145,9 +146,9 @@ class Collection:
 
     def add(
         self,
-        source: Any,
+        source: SourceSpec,
         *,
-        exclude: Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         retry_failed: bool = False,
         batch_size: int | None = None,
         progress: bool | None = None,
@@ -173,7 +174,7 @@ class Collection:
         opened = open_source(source, exclude=exclude)
         return ingest(
             self._store,
-            self._spaces.of_encoder(),
+            self._spaces.of_encoder,
             opened,
             self.encoder,
             retry_failed=retry_failed,
@@ -182,20 +183,22 @@ class Collection:
         )
 
     def refresh(self, *, retry_failed: bool = False, progress: bool | None = None) -> list[Report]:
-        """Bring the collection up to date with every source it knows.
+        """Bring the collection up to date with every source that can be looked through again.
+
+        Those are folders, globs, archives and lists; pictures handed over one by one stay as they are.
 
         Returns:
             One report per source; one that is absent has failed, and its pictures stay.
         """
-        if (space := self._spaces.in_use()) is None:
+        if self._spaces.in_use() is None:
             return []
-        encoder = self.encoder
+        encoder, space = self.encoder, self._spaces.of_encoder
         return [self._refresh(source, space, encoder, progress, retry_failed) for source in self._relisted()]
 
     def _refresh(
         self,
         source: Source,
-        space: Space,
+        space: Callable[[Writer], Space],
         encoder: Encoder,
         progress: bool | None,
         retry_failed: bool = False,
@@ -203,7 +206,7 @@ class Collection:
         try:
             return ingest(self._store, space, source, encoder, retry_failed=retry_failed, progress=progress)
         except SourceError as error:
-            absent = Failure(source.root, str(error))
+            absent = Failure(source.root, f"{error}; if it moved, relocate it")
             return Report(source.root, encoder.model_id, failed=[absent])
 
     def remove(self, *what: int | str | os.PathLike[str]) -> int:
@@ -217,8 +220,11 @@ class Collection:
         Returns:
             How many items were removed.
         """
-        ids = {one for one in what if isinstance(one, int)}
-        paths = [os.fspath(Path(one).expanduser().absolute()) for one in what if not isinstance(one, int)]
+        if wrong := [one for one in what if not isinstance(one, str | bytes | os.PathLike | Integral)]:
+            raise QueryError(f"found {type(wrong[0]).__name__}; expected ids and paths, one by one")
+        names = {os.fsdecode(one) for one in what if isinstance(one, str | bytes | os.PathLike)}
+        paths = names | {absolute(name) for name in names}
+        ids = {operator.index(one) for one in what if not isinstance(one, str | bytes | os.PathLike)}
         return self._delete(row for row in self._items() if row[0].id in ids or _below(row[1], paths))
 
     def remove_missing(self) -> int:
@@ -238,17 +244,23 @@ class Collection:
         Raises:
             SourceError: there is no such source, or the new place holds none of its pictures.
         """
-        roots = [os.fspath(Path(root).expanduser().absolute()) for root in (old, new)]
+        roots = [absolute(root) for root in (old, new)]
         row = next((row for row in self._store.sources() if row.root == roots[0]), None)
         if row is None:
             known = ", ".join(source.root for source in self._store.sources()) or "none"
             raise SourceError(f"{roots[0]!r} is not a source of {self.path}; its sources are: {known}")
+        if any((other.kind, other.root) == (row.kind, roots[1]) for other in self._store.sources()):
+            raise SourceError(f"{roots[1]!r} is a source of {self.path} already; remove one of the two")
         moved = restore(row.kind, roots[1], row.options)
         items = (item for item in self._store.items(failed=False) if item.source == row.id)
         if not any(moved.item(item.key) for item in items):
             raise SourceError(f"{roots[1]!r} holds none of the pictures of {roots[0]!r}")
         with writing(self._store) as writer, writer.transaction() as db:
             db.execute("UPDATE sources SET root = ? WHERE id = ?", (to_sql(roots[1]), row.id))
+
+    def paths(self) -> dict[int, str]:
+        """Where every present picture is, by its id, in order of the ids."""
+        return {item.id: path for item, path in self._items() if item.content and not item.missing}
 
     def failures(self) -> list[Failure]:
         """The pictures that could not be read, with the reason, oldest first."""
@@ -262,11 +274,11 @@ class Collection:
     def _relisted(self) -> Iterator[Source]:
         """The sources that can be looked through again: not those that were handed over one by one."""
         for row in self._store.sources():
-            if row.kind == ListSource.kind:
-                keys = [item.key for item in self._store.items() if item.source == row.id]
-                yield ListSource(keys)
-            elif row.kind != IteratorSource.kind:
-                yield restore(row.kind, row.root, row.options)
+            source = restore(row.kind, row.root, row.options)
+            if isinstance(source, ListSource):
+                yield ListSource([item.key for item in self._store.items() if item.source == row.id])
+            elif not isinstance(source, IteratorSource):
+                yield source
 
     def _paths(self) -> dict[int, Callable[[str], str]]:
         """For each source, what turns a key into a path."""
@@ -284,7 +296,7 @@ class Collection:
         query: str | None = None,
         *,
         image: "Picture | None" = None,
-        item: int | None = None,
+        item: int | Hit | None = None,
         embedding: npt.ArrayLike | None = None,
         k: int = 10,
     ) -> SearchResults:
@@ -293,7 +305,7 @@ class Collection:
         Args:
             query: plain words.
             image: a path, the bytes of a file, or a PIL image.
-            item: the id of a picture here ("more like this"); it is not among its own results.
+            item: a hit, or the id of a picture here ("more like this"); not among its own results.
             embedding: dim numbers in the model's space, of any length but zero.
             k: how many; fewer come where there are fewer.
 
@@ -308,6 +320,8 @@ class Collection:
         """
         given = {"query": query, "image": image, "item": item, "embedding": embedding}
         given = {name: value for name, value in given.items() if value is not None}
+        if query is not None and not isinstance(query, str):
+            raise QueryError(f"a query is a text, got {type(query).__name__}; a picture goes to image=")
         if len(given) != 1:
             raise QueryError(f"give one of query, image, item and embedding, not {list(given) or 'none'}")
         if query is not None:
@@ -316,8 +330,9 @@ class Collection:
         if searcher is None:
             return SearchResults((), "")
         if item is not None:
-            content = self._content(item)
-            return searcher.search(searcher.embedding(content), [f"like item {item}"], k, without=content)[0]
+            id = item.id if isinstance(item, Hit) else item
+            content = self._content(id)
+            return searcher.search(searcher.embedding(content), [f"like item {id}"], k, without=content)[0]
         if image is not None:
             return searcher.search(encode_picture(image, self.encoder), [picture_name(image)], k)[0]
         return searcher.search(as_query(embedding, searcher.space.dim), ["an embedding"], k)[0]
@@ -340,18 +355,32 @@ class Collection:
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
         space = self._spaces.in_use()
-        return cached(space.fingerprint if space else "", texts, self._encode_texts)
+        model = (space.model, space.dim, space.fingerprint) if space else ("", 0, "")
+        return cached(model, texts, self._encode_texts)
 
     def embeddings(self) -> tuple[list[int], Embeddings]:
-        """Every picture's id and its vector, float32 (n, dim), unit rows, in order of the ids."""
+        """Every picture's id and its vector, float32 (n, dim), unit rows, in order of the ids.
+
+        Before the first add the shape is (0, 0).
+        """
         searcher = self._searcher()
-        return searcher.everything() if searcher else ([], np.empty((0, self.encoder.dim), np.float32))
+        return searcher.everything() if searcher else ([], np.empty((0, 0), np.float32))
 
     def _encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        return as_embeddings(self.encoder.encode_texts(texts, role="query"), dim=self.encoder.dim)
+        try:
+            vectors = as_embeddings(self.encoder.encode_texts(texts, role="query"), dim=self.encoder.dim)
+        except ValueError as error:
+            raise ModelError(
+                f"{self.model!r} gave no usable vectors for {len(texts)} texts: {error}"
+            ) from error
+        if len(vectors) != len(texts):
+            raise ModelError(f"{self.model!r} gave {len(vectors)} vectors for {len(texts)} texts")
+        return vectors
 
     def _content(self, id: int) -> int:
-        row = self._store.item(id)
+        if not isinstance(id, Integral):
+            raise QueryError(f"an item is named by its id, a whole number, got {id!r}")
+        row = self._store.item(int(id)) if 0 < id < 1 << 63 else None
         if row is None or row.content is None:
             raise QueryError(f"no picture of {self.path} has the id {id}")
         return row.content

@@ -3,25 +3,36 @@
 What is decided here, for all formats:
 
 - turned upright by EXIF; transparency is laid on white; the first frame stands for an animation;
-- a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the model looks at less than half of that;
-- grey of more than 8 bits keeps its whole range (see `_to_8_bits`), it is never clipped;
+- a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the model looks at less than half of that,
+  and what then still is above LARGE pixels is averaged down by a whole number, on the same condition;
+- pictures above LARGE pixels are decoded one at a time in a process, as each may take gigabytes;
+- grey of more than 8 bits keeps its whole range (see `_scale`), it is never clipped;
 - colour profiles are ignored, as they were when the models were trained; CMYK is converted plainly;
 - a truncated file is refused: half a picture would get a vector like any other;
 - RAW is seen through the preview the camera embedded.
 """
 
 import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from threading import Lock
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from . import exif
 from .errors import ImageError, MissingExtraError, require
 
-MAX_PIXELS = 178_000_000  # just under where Pillow itself refuses; 0.5 GB as RGB
+# Memory: Pillow keeps RGB, RGBA and LA in 4 bytes a pixel, so MAX_PIXELS are 0.7 GB as decoded. The
+# peak is that once when reduced, twice at full size, and a third time turned; WebP's decoder has
+# three of its own.
+MAX_PIXELS = 178_000_000  # just under where Pillow itself refuses
+LARGE = 50_000_000  # pixels: above what phones take, 0.2 GB
+STRIP = 4_000_000  # pixels converted at a time
 REDUCED_TO = 2  # times min_side, which leaves the final resize enough: vectors keep a cosine of 0.9999
 
 _SIGNATURES = (  # (first bytes, format)
@@ -64,11 +75,14 @@ _TURNS = {  # EXIF orientation: what makes it upright
 _RAW_TURNS = {3: 3, 5: 8, 6: 6}  # LibRaw's flip: the EXIF orientation
 
 
+_large = Lock()  # held by the one large picture that is being decoded
+
+
 class Picture(NamedTuple):
     """A picture ready for any encoder, and what its file says of it.
 
     Attributes:
-        image: RGB and upright; for a JPEG it may be smaller than the file's picture.
+        image: RGB and upright; a JPEG, or a picture above LARGE pixels, may be smaller than in its file.
         facts: width and height in pixels of the full upright picture, format, and as far as known
             taken (ISO 8601), camera, latitude and longitude (degrees). JSON values; what is not
             known is absent.
@@ -85,8 +99,8 @@ def decode(
 
     Args:
         data: the whole file, or a PIL image, which is turned by its EXIF too and never changed.
-        min_side: shortest side in pixels the model looks at: a JPEG comes back reduced, its short
-            side at least twice that. None: full size.
+        min_side: shortest side in pixels the model looks at: a JPEG, or a file above LARGE pixels,
+            comes back reduced, its short side at least twice that. None: full size.
         max_pixels: larger pictures are refused before any memory is taken for them.
 
     Returns:
@@ -110,9 +124,9 @@ def decode(
 
 def _from_image(image: Image.Image, max_pixels: int) -> Picture:
     _check_size(image.size, max_pixels)
-    image.load()
+    rgb = _converted(image, image.size)
     tags = exif.read_tags(image.info.get("exif") or b"")
-    return _picture(image, image.size, tags, exif.orientation(tags), image.format)
+    return _picture(rgb, image.size, tags, exif.orientation(tags), image.format)
 
 
 def _from_file(data: bytes, min_side: int | None, max_pixels: int) -> Picture:
@@ -120,10 +134,10 @@ def _from_file(data: bytes, min_side: int | None, max_pixels: int) -> Picture:
     tags = exif.read_tags(data) if kind == "TIFF" else {}
     if kind == "RAW" or exif.is_raw(tags):
         return _from_raw(data, min_side, max_pixels)
-    image, size = _load(data, kind, min_side, max_pixels)
+    image, size, block = _load(data, kind, min_side, max_pixels)
     if kind == "TIFF":  # which Pillow has turned upright by itself
         return _picture(image, size, tags, 1, kind)
-    tags = exif.read_tags(image.info.get("exif") or b"")
+    tags = exif.read_tags(block)
     return _picture(image, size, tags, exif.orientation(tags), kind)
 
 
@@ -134,11 +148,11 @@ def _from_raw(data: bytes, min_side: int | None, max_pixels: int) -> Picture:
     with rawpy.imread(io.BytesIO(data)) as raw:
         preview, sizes = raw.extract_thumb(), raw.sizes
     if preview.format == rawpy.ThumbFormat.JPEG:  # LibRaw gives it the file's EXIF where it has none
-        image, _ = _load(preview.data, "JPEG", min_side, max_pixels)
-        tags = exif.read_tags(image.info.get("exif") or b"")
+        image, _, block = _load(preview.data, "JPEG", min_side, max_pixels)
+        tags = exif.read_tags(block)
         turned = exif.orientation(tags)
     else:
-        image, tags, turned = Image.fromarray(preview.data), {}, _RAW_TURNS.get(sizes.flip, 1)
+        image, tags, turned = _to_rgb(Image.fromarray(preview.data)), {}, _RAW_TURNS.get(sizes.flip, 1)
     tags |= exif.read_tags(data)
     return _picture(image, (sizes.width, sizes.height), tags, turned, "RAW")
 
@@ -158,15 +172,31 @@ def _format(data: bytes) -> str:
 
 def _load(
     data: bytes, kind: str, min_side: int | None, max_pixels: int
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode as stored, and say how large the picture is when not reduced."""
+) -> tuple[Image.Image, tuple[int, int], bytes]:
+    """Decode to RGB, turned as stored; also the size when not reduced, and the EXIF block."""
     image = _opener(kind)(io.BytesIO(data), "")
     size = image.size
     _check_size(size, max_pixels)
     if kind == "JPEG" and min_side:
         image.draft(None, (REDUCED_TO * min_side, REDUCED_TO * min_side))
-    image.load()
-    return image, size
+    held = size if image.info.get("progressive") else image.size  # libjpeg holds progressive ones whole
+    return _converted(image, held, min_side), size, image.info.get("exif") or b""
+
+
+def _converted(image: Image.Image, held: tuple[int, int], min_side: int | None = None) -> Image.Image:
+    """Decode to RGB; one at a time if large, in a thread that leaves its memory to the next one.
+
+    Else each thread that ever decodes a large one would keep that much from the system.
+    """
+
+    def load() -> Image.Image:
+        image.load()
+        return _to_rgb(image, min_side)
+
+    if held[0] * held[1] <= LARGE:
+        return load()
+    with _large, ThreadPoolExecutor(1, "clipsearch-large") as thread:
+        return thread.submit(load).result()
 
 
 def _opener(kind: str) -> type[ImageFile.ImageFile]:
@@ -198,16 +228,41 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 def _picture(
     image: Image.Image, size: tuple[int, int], tags: exif.Tags, orientation: int, kind: str | None
 ) -> Picture:
-    """Finish a decoded image whose full size, as stored, is `size`."""
+    """Turn an RGB image whose full size, as stored, is `size`."""
     width, height = size if orientation < 5 else size[::-1]
     facts = {"width": width, "height": height, **({"format": kind} if kind else {}), **exif.facts(tags)}
-    upright = _to_rgb(image)
-    return Picture(upright.transpose(_TURNS[orientation]) if orientation > 1 else upright, facts)
+    return Picture(image.transpose(_TURNS[orientation]) if orientation > 1 else image, facts)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, min_side: int | None = None) -> Image.Image:
+    """In strips, so that no second copy of a large picture is made on the way; reduced if it is one."""
+    width, height = image.size
+    factor = 1
+    if min_side and width * height > LARGE:
+        factor = max(1, min(width, height) // (REDUCED_TO * min_side))
+    if factor == 1 and image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    scale = _scale(image)
+    if width * height <= STRIP:
+        return _strip_to_rgb(image, scale)
+    whole, top = Image.new("RGB", (-(-width // factor), -(-height // factor))), 0
+    for strip in _strips(image, factor):
+        small = _strip_to_rgb(strip, scale).reduce(factor)
+        whole.paste(small, (0, top))
+        top += small.height
+    return whole
+
+
+def _strips(image: Image.Image, factor: int = 1) -> Iterator[Image.Image]:
+    """The image from top to bottom, in parts of about STRIP pixels whose heights are multiples of factor."""
+    width, height = image.size
+    rows = max(1, STRIP // (width * factor)) * factor
+    return (image.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
+
+
+def _strip_to_rgb(image: Image.Image, scale: tuple[float, float]) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return _to_8_bits(image).convert("RGB")
+        return _to_8_bits(image, *scale).convert("RGB")
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
         canvas.alpha_composite(image.convert("RGBA"))
@@ -215,22 +270,31 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Bring grey of 16 or 32 bits, or of floating point, to 0 to 255.
+def _scale(image: Image.Image) -> tuple[float, float]:
+    """What of grey of more than 8 bits becomes 0, and the range from there to 255.
 
-    The scale is 65535 for 16 bits. Other modes do not say theirs: it is the smallest of 1 (floating
+    The range is 65535 for 16 bits. Other modes do not say theirs: it is the smallest of 1 (floating
     point only), 255 and 65535 that holds every value, and where none does, the values are stretched
-    from their least to their greatest. What is not finite becomes 0.
+    from their least to their greatest.
     """
-    values = np.array(image, dtype=np.float32)  # (height, width)
-    values[~np.isfinite(values)] = 0
-    low, high = float(values.min()), float(values.max())
-    scales = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
+    scales = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode)
+    if scales is None:
+        return 0, 65535
+    extremes = [(values.min(), values.max()) for values in map(_values, _strips(image))]
+    low, high = float(min(low for low, _ in extremes)), float(max(high for _, high in extremes))
     fitting = [scale for scale in scales if low >= 0 and high <= scale]
-    if not fitting:
-        values -= low
-    scale = fitting[0] if fitting else (high - low or 1)
-    return Image.fromarray((values * (255 / scale) + 0.5).astype(np.uint8))
+    return (0, fitting[0]) if fitting else (low, high - low or 1)
+
+
+def _to_8_bits(image: Image.Image, low: float, scale: float) -> Image.Image:
+    return Image.fromarray(((_values(image) - low) * (255 / scale) + 0.5).astype(np.uint8))
+
+
+def _values(image: Image.Image) -> npt.NDArray[np.float32]:
+    """Grey of any depth, (height, width). What is not finite becomes 0."""
+    values = np.array(image, dtype=np.float32)
+    values[~np.isfinite(values)] = 0
+    return values
 
 
 def _reason(error: Exception) -> str:

@@ -20,6 +20,7 @@ from .types import Embeddings
 
 SMALL = 1 << 25  # values that NumPy scores in less time than FAISS takes to import
 SCANNED = 16  # queries up to which reading the vectors once for each is quicker than unpacking them
+TOGETHER = 256  # queries multiplied at a time: their scores against a block take some 10 MB
 BLOCK = 1 << 22  # values unpacked at a time: 16 MB of float32, near the cache
 SPARE = 16  # candidates past k, so that rounding in the scan cannot cost a hit
 
@@ -61,7 +62,8 @@ class ExactIndex:
         if not wanted:
             return [Neighbours(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         if self._rows * self._dim <= SMALL or len(queries) > SCANNED:
-            candidates = self._multiply(queries, wanted)
+            parts = [queries[i : i + TOGETHER] for i in range(0, len(queries), TOGETHER)]
+            candidates = [rows for part in parts for rows in self._multiply(part, wanted)]
         else:
             candidates = [self._scan(query, wanted) for query in queries]
         return [self._rescore(query, rows, k) for query, rows in zip(queries, candidates, strict=True)]

@@ -94,10 +94,18 @@ def cores() -> int:
         return have
 
 
+def cache_folder() -> Path:
+    """This user's folder for what can be computed again."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("clipsearch", appauthor=False)
+
+
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Let a Ctrl-C that comes meanwhile wait until the end of the block."""
-    if threading.current_thread() is not threading.main_thread():  # only there it can arrive
+    here = threading.current_thread() is threading.main_thread()  # only there it can arrive
+    if not here or signal.getsignal(signal.SIGINT) is None:  # or a handler that is not Python's
         yield
         return
     held: list[int] = []
@@ -140,6 +148,7 @@ def write_lock(path: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+            _unlock(file.fileno())  # closing is not enough where a child process was forked meanwhile
 
 
 def _holder(path: Path) -> str:
@@ -158,8 +167,15 @@ if sys.platform == "win32":
         os.lseek(handle, 1 << 30, os.SEEK_SET)
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
 
+    def _unlock(handle: int) -> None:
+        os.lseek(handle, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
     def _lock(handle: int) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)

@@ -9,9 +9,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -24,7 +25,7 @@ from .files import cores, interrupts_held
 from .outcomes import Loaded, Outcomes
 from .render import printable
 from .report import Report
-from .store import ItemRow, Space, Store
+from .store import Space, Store
 from .types import Embeddings, Encoder, Item, Prepares, Source, as_embeddings
 from .writer import Writer, writing
 
@@ -46,7 +47,7 @@ class Interrupted(KeyboardInterrupt):
 
 def ingest(
     store: Store,
-    space: Space,
+    space: Callable[[Writer], Space],
     source: Source,
     encoder: Encoder,
     *,
@@ -58,7 +59,8 @@ def ingest(
 
     Args:
         store: the collection.
-        space: whose vectors to add; `encoder` is its model.
+        space: gives the space whose vectors to add, of which `encoder` is the model. Called only
+            when the source has shown that it holds pictures.
         source: the pictures. Those it no longer has become missing if it lists all it has.
         encoder: turns pictures into vectors.
         retry_failed: read pictures again that failed before and have not changed since.
@@ -75,7 +77,7 @@ def ingest(
     """
     with writing(store) as writer, _bar(source.root, progress) as bar:
         items = _peek(source.items())  # an absent or empty source raises here, before any change
-        return _Ingest(writer, space, source, encoder, retry_failed, batch_size, bar).run(items)
+        return _Ingest(writer, space(writer), source, encoder, retry_failed, batch_size, bar).run(items)
 
 
 class _Ingest:
@@ -113,9 +115,9 @@ class _Ingest:
                     committed = time.perf_counter()
             self._commit()
             self.outcomes.mark_missing()
-        except KeyboardInterrupt as interrupt:
+        except KeyboardInterrupt:
             self._commit()
-            raise Interrupted(self.report) from interrupt
+            raise Interrupted(self.report) from None
         except Exception:
             self._commit()  # a source or a model that breaks does not take with it what is done
             raise
@@ -129,38 +131,41 @@ class _Ingest:
             self.in_flight.difference_update(loaded.sha256 for loaded in self.pending)
             self.pending.clear()
 
-    def _discover(self, items: Iterable[Item]) -> Iterator[tuple[Item, ItemRow | None]]:
+    def _discover(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield what must be read; count the rest as unchanged, or as failed as before."""
         for item in items:
             known = self.outcomes.see(item)
             if known is None or known.missing or item.stamp is None or item.stamp != known.stamp:
-                yield item, known
+                yield item
             elif known.failure is not None and not self.retry_failed:
                 self.outcomes.fail(item, known.failure)
             elif known.content in self.outcomes.encoded:
                 self.report.unchanged += 1
                 self.bar.update()
             else:
-                yield item, known
+                yield item
 
-    def _load_ahead(self, todo: Iterable[tuple[Item, ItemRow | None]]) -> Iterator[Loaded]:
-        """Load in threads, in order, never more than a batch and a half ahead."""
+    def _load_ahead(self, todo: Iterable[Item]) -> Iterator[Loaded]:
+        """Load in threads, in order, never more than a batch and a half ahead, nor many unread."""
         window: deque[Future[Loaded]] = deque()
         with ThreadPoolExecutor(cores(), thread_name_prefix="clipsearch-decode") as pool:
             try:
-                for item, known in todo:
-                    window.append(pool.submit(self._load, item, known))
+                for item in todo:
+                    window.append(pool.submit(self._load, item))
                     if len(window) > self.batch_size + self.batch_size // 2:
                         yield window.popleft().result()
+                    unread = [future for future in window if not future.done()]
+                    if len(unread) > 2 * cores():  # an iterator hands over whole pictures
+                        wait(unread, return_when=FIRST_COMPLETED)
                 while window:
                     yield window.popleft().result()
             finally:
                 for future in window:
                     future.cancel()
 
-    def _load(self, item: Item, known: ItemRow | None) -> Loaded:
+    def _load(self, item: Item) -> Loaded:
         """Read, hash, decode and prepare one picture; in a thread. What fails is told, not raised."""
-        loaded = Loaded(item, known)
+        loaded = Loaded(replace(item, read=_spent))  # what it may hold is not kept until the commit
         started = time.perf_counter()
         try:
             data = item.read()
@@ -231,14 +236,18 @@ class _Ingest:
     def _forward_threads(self) -> Iterator[Executor]:
         """The model's own threads, if it brings some, and all that is to be said of it."""
         started, report = time.perf_counter(), self.report
+        self._say(f"loading {report.model}")
         own = getattr(self.encoder, "forward_threads", None)
         with own() if own else ThreadPoolExecutor(1, "clipsearch-forward") as pool:
-            report.device = str(getattr(self.encoder, "device", "its own device"))
-            report.precision = str(getattr(self.encoder, "precision", "its own precision"))
+            report.device = str(getattr(self.encoder, "device", ""))
+            report.precision = str(getattr(self.encoder, "precision", ""))
             report.loading = time.perf_counter() - started
-            self.bar.clear()
-            logger.info("encoding with %s on %s, %s", report.model, report.device, report.precision)
+            self._say(f"encoding with {report.on}")
             yield pool
+
+    def _say(self, text: str) -> None:
+        self.bar.clear()
+        logger.info(text)
 
     def _encode_batch(self, batch: list[Loaded]) -> None:
         started = time.perf_counter()
@@ -252,7 +261,8 @@ class _Ingest:
             future.result()
         good = sum(loaded.vector is not None for loaded in batch)
         broken = [loaded for loaded in batch if loaded.prepared is not None]
-        if broken and not good and (len(broken) > 1 or not self.report.encoded):
+        worked = self.report.encoded or self.outcomes.encoded  # has the model ever
+        if broken and not good and not (worked and len(broken) < max(2, self.batch_size)):
             raise ModelError(f"{self.encoder.model_id} failed on every picture: {broken[0].failure}")
         for loaded in broken:
             loaded.prepared = None
@@ -300,6 +310,10 @@ def _reason(error: Exception) -> str:
     else:
         text = f"{type(error).__name__}: {error}"
     return text.encode("utf-8", "backslashreplace").decode()  # SQLite takes no lone surrogates
+
+
+def _spent() -> bytes:
+    raise ImageError("it was read already")
 
 
 def _peek(items: Iterator[Item]) -> Iterator[Item]:

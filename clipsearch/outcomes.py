@@ -20,7 +20,6 @@ class Loaded:
     """One picture on its way: what the threads found out about it."""
 
     item: Item
-    known: ItemRow | None  # what the collection has under its key
     sha256: bytes = b""
     facts: dict[str, Any] = field(default_factory=dict)
     prepared: Any = None  # None: it failed, or its bytes have a vector already
@@ -78,12 +77,12 @@ class Outcomes:
 
     def _place(self, loaded: Loaded, content: int | None) -> str:
         """Put the item where it belongs, and name the outcome."""
-        item, known = loaded.item, loaded.known
+        item, known = loaded.item, self.store.known(self.source_id, loaded.item.key)
         unread = isinstance(loaded.cause, OSError)  # nobody knows what its bytes are now, which may pass
         if unread and known and known.content is not None:
             return self._keep(known, loaded)
         stamp = None if unread else item.stamp  # permissions change without the stamp: try again
-        values = (stamp, content, loaded.failure, json.dumps(dict(item.metadata)))
+        values = (stamp, content, loaded.failure, json.dumps(dict(item.metadata), default=str))
         others = self.store.items_showing(content) if known is None and content is not None else []
         moved = next((other for other in others if self._gone(other)), None)
         if target := known or moved:
@@ -108,8 +107,9 @@ class Outcomes:
 
     def _gone(self, other: ItemRow) -> bool:
         """Whether an item is no longer there, so that its bytes under another name have moved."""
-        here = other.source == self.source_id and self.source.lists_all
-        return other.missing or (here and self.source.item(other.key) is None)
+        if other.source == self.source_id and self.source.lists_all:
+            return self.source.item(other.key) is None
+        return other.missing
 
     def _count(self, loaded: Loaded, outcome: str) -> None:
         if outcome == "failed":
@@ -143,6 +143,9 @@ class ContentSet:
 
     def __contains__(self, content: int | None) -> bool:
         return content is not None and content < len(self._flags) and bool(self._flags[content])
+
+    def __bool__(self) -> bool:
+        return bool(self._flags.any())
 
     def add(self, contents: Sequence[int]) -> None:
         """Put some ids in."""

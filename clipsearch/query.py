@@ -1,7 +1,8 @@
 """Text queries that were asked before: their vectors, kept in the user's cache folder.
 
-A repeated query needs neither the model nor torch. Keys are the model's fingerprint and the text,
-so a vector can never be of other weights. CLIPSEARCH_QUERY_CACHE=0 switches it off.
+A repeated query needs neither the model nor torch. Keys are the model's id, dimension and
+fingerprint and the text, so a vector can never be of another model or of other weights.
+CLIPSEARCH_QUERY_CACHE=0 switches it off.
 """
 
 import logging
@@ -12,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from platformdirs import user_cache_path
 
+from .files import cache_folder
 from .types import Embeddings
 
 logger = logging.getLogger("clipsearch")
@@ -24,52 +25,54 @@ TABLE = """CREATE TABLE IF NOT EXISTS queries (
 
 
 def cached(
-    fingerprint: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Embeddings]
+    model: tuple[str, int, str], texts: Sequence[str], encode: Callable[[Sequence[str]], Embeddings]
 ) -> Embeddings:
     """The embeddings of some texts, of which `encode` is asked only for those not yet known.
 
     Args:
-        fingerprint: of the model; an empty one is never cached.
+        model: its id, dimension and fingerprint; one without a fingerprint is never cached.
         texts: q texts.
         encode: gives float32 (n, dim) unit rows for n texts.
 
     Returns:
         float32 (q, dim), in order.
     """
+    name, dim, fingerprint = model
     if not texts or not fingerprint or os.environ.get("CLIPSEARCH_QUERY_CACHE") == "0":
         return encode(texts)
-    known = _recall(fingerprint, texts)
+    key = f"{name} {dim} {fingerprint}"
+    known = _recall(key, texts)
     new = [text for text in dict.fromkeys(texts) if text not in known]
     if new:
         known |= dict(zip(new, encode(new), strict=True))
-        _remember(fingerprint, {text: known[text] for text in new})
+        _remember(key, {text: known[text] for text in new})
     return np.stack([known[text] for text in texts])
 
 
 def cache_path() -> Path:
     """Where the vectors are kept."""
-    return user_cache_path("clipsearch") / "queries.sqlite"
+    return cache_folder() / "queries.sqlite"
 
 
-def _recall(fingerprint: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+def _recall(model: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
     query = "SELECT vector FROM queries WHERE model = ? AND text = ?"
     known = {}
     try:
         with closing(sqlite3.connect(cache_path(), timeout=1)) as db:
             for text in texts:
-                if row := db.execute(query, (fingerprint, text)).fetchone():
+                if row := db.execute(query, (model, text)).fetchone():
                     known[text] = np.frombuffer(row[0], np.float32)
     except (sqlite3.Error, OSError, UnicodeError) as error:  # a cache may fail; the query may not
         logger.debug("no query cache: %s", error)
     return known
 
 
-def _remember(fingerprint: str, vectors: dict[str, np.ndarray]) -> None:
+def _remember(model: str, vectors: dict[str, np.ndarray]) -> None:
     try:
         cache_path().parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(cache_path(), timeout=1)) as db, db:
             db.execute(TABLE)
-            rows = [(fingerprint, text, vector.tobytes()) for text, vector in vectors.items()]
+            rows = [(model, text, vector.tobytes()) for text, vector in vectors.items()]
             db.executemany("INSERT OR REPLACE INTO queries (model, text, vector) VALUES (?, ?, ?)", rows)
             db.execute("DELETE FROM queries WHERE asked <= (SELECT max(asked) FROM queries) - ?", (KEPT,))
     except (sqlite3.Error, OSError, UnicodeError) as error:

@@ -24,7 +24,7 @@ class Report:
         failed: pictures that cannot be read, now or when last tried, with the reason.
         missing: pictures that went since the last time; hidden, and kept until removed.
         encoded: how many went through the model.
-        device, precision: what it ran on and in; empty if it was not needed.
+        device, precision: what the model ran on and in; empty if it was not needed or does not tell.
         seconds: wall time, of which loading the model took `loading`.
         decoding: seconds each decoding thread worked; encoding: each of the model's; writing: to disk.
     """
@@ -58,6 +58,12 @@ class Report:
         parts = {"decoding": self.decoding, "encoding": self.encoding, "writing": self.writing}
         return max(parts, key=lambda part: parts[part]) if self.encoded else ""
 
+    @property
+    def on(self) -> str:
+        """The model, and the device and precision it ran on and in, as far as it tells."""
+        where = f" on {self.device}" if self.device else ""
+        return self.model + where + (f" ({self.precision})" if self.precision else "")
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
         derived = {"images_per_second": round(self.images_per_second, 2), "bottleneck": self.bottleneck}
@@ -72,7 +78,5 @@ class Report:
         line = ", ".join(counts) or "nothing to do"
         if not self.encoded:
             return f"{line} in {self.seconds:.1f} s"
-        return (
-            f"{line} in {self.seconds:.1f} s: {self.images_per_second:.1f} images/s with {self.model} "
-            f"on {self.device} ({self.precision}), bound by {self.bottleneck}"
-        )
+        speed = f"{self.images_per_second:.1f} images/s with {self.on}"
+        return f"{line} in {self.seconds:.1f} s: {speed}, bound by {self.bottleneck}"

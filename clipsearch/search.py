@@ -1,6 +1,7 @@
 """From query vectors to hits: the index finds rows, the store knows whose they are."""
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -18,6 +19,9 @@ from .types import Embeddings, Encoder, Source, as_embeddings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Known: TypeAlias = tuple[ItemRow, dict[str, Any]]
+"""An item and all that is known of it."""
 
 Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 """A picture as a query: a path, the bytes of a file, or a PIL image."""
@@ -48,8 +52,8 @@ class Searcher:
         Returns:
             One SearchResults per query, in order.
         """
-        if k < 1:
-            raise QueryError(f"k is how many pictures to find and must be at least 1, got {k}")
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
         found = self._index.search(queries, k + (without is not None))
         return [
             SearchResults(self._hits(near, k, without), name, model=self.space.model)
@@ -82,7 +86,7 @@ class Searcher:
         hits = [
             self._hit(item, float(score), known)
             for content, score in zip(contents, near.scores, strict=True)
-            for item, known in items[content]
+            for item, known in self._different(items[content])
             if content != without
         ]
         return tuple(hits[:k])
@@ -99,6 +103,16 @@ class Searcher:
             metadata=known,
             read=partial(_read, source, item.key),
         )
+
+    def _different(self, items: list[Known]) -> Iterator[Known]:
+        """Items of one content that are different files: sources may overlap."""
+        files: set[str] = set()
+        for item, known in items:
+            path = self._source(item.source).path(item.key)
+            file = os.path.realpath(path) if len(items) > 1 else path
+            if file not in files:
+                files.add(file)
+                yield item, known
 
     def _source(self, id: int) -> Source:
         if id not in self._sources:  # at first, and when another process has added one since
@@ -139,15 +153,20 @@ def as_query(embedding: npt.ArrayLike | None, dim: int) -> Embeddings:
         QueryError: it has another dimension, or is zero or not finite.
     """
     try:
-        return as_embeddings(np.atleast_2d(np.asarray(embedding, np.float32)), dim=dim)
-    except ValueError as error:
+        vectors = as_embeddings(np.atleast_2d(np.asarray(embedding, np.float32)), dim=dim)
+    except (ValueError, TypeError) as error:
         raise QueryError(f"the query's vector: {error}") from error
+    if len(vectors) != 1:
+        raise QueryError(f"one vector of {dim} numbers is one query, got {len(vectors)}")
+    return vectors
 
 
 def _bytes(image: Picture) -> "bytes | Image":
     if not isinstance(image, str | os.PathLike):
+        if not (isinstance(image, bytes) or hasattr(image, "getexif")):  # which PIL's images have
+            raise QueryError(f"found {type(image).__name__}; expected a path, bytes of a file or a PIL image")
         return image
     try:
         return Path(image).expanduser().read_bytes()
-    except OSError as error:
-        raise ImageError(error.strerror or "cannot be read") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError(getattr(error, "strerror", None) or str(error)) from error

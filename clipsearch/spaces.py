@@ -1,16 +1,19 @@
 """Which model a collection is searched with, and whether it may be."""
 
-from .encoders import DEFAULT_MODEL, load_encoder, resolve
+import operator
+from collections.abc import Callable
+
+from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
 from .types import Encoder
-from .writer import writing
+from .writer import Writer, writing
 
 
 class Spaces:
     """The spaces of a store, and the encoder of the one in use, loaded when first needed."""
 
-    def __init__(self, store: Store, wanted: str | Encoder | None, device: str, precision: str) -> None:
+    def __init__(self, store: Store, wanted: AnyModel | None, device: str, precision: str) -> None:
         """Take the space of the model that is wanted, or the live one.
 
         Raises:
@@ -27,7 +30,7 @@ class Spaces:
 
     def in_use(self) -> Space | None:
         """The space of the model asked for, else the live one; None before the first add."""
-        if self._wanted is not None and (space := self._named(model_id(self._wanted))):
+        if self._wanted is not None and (space := self._named(resolve(self._wanted))):
             return space
         return next((space for space in self.all() if space.live), None)
 
@@ -35,7 +38,8 @@ class Spaces:
     def model(self) -> str:
         """The id of the model in use, or of the one that the first add will use."""
         space = self.in_use()
-        return space.model if space else model_id(self._wanted or DEFAULT_MODEL)
+        wanted = DEFAULT_MODEL if self._wanted is None else self._wanted
+        return space.model if space else resolve(wanted)
 
     @property
     def encoder(self) -> Encoder:
@@ -49,24 +53,25 @@ class Spaces:
             self._loaded = self._load()
         return self._loaded
 
-    def of_encoder(self) -> Space:
+    def of_encoder(self, writer: Writer) -> Space:
         """The space of the model in use, made when there is none yet."""
-        return self.in_use() or self._make(self.encoder)
+        return self.in_use() or self._make(writer, self.encoder)
 
-    def filled_by(self, model: str | Encoder) -> tuple[Space, Encoder]:
-        """The space of another model, made when there is none yet, and the model itself."""
+    def filled_by(self, model: AnyModel) -> tuple[Encoder, Callable[[Writer], Space]]:
+        """Another model, and what gives its space, made when there is none yet."""
         encoder = self._load_anew(model)
-        space = self._named(encoder.model_id) or self._make(encoder)
-        self._check(space, encoder)
-        return space, encoder
+        if space := self._named(encoder.model_id):
+            self._check(space, encoder)
+        return encoder, lambda writer: self._named(encoder.model_id) or self._make(writer, encoder)
 
-    def find(self, model: str) -> Space:
+    def find(self, model: AnyModel) -> Space:
         """The space of a model.
 
         Raises:
             CollectionError: it has none.
         """
-        space = self._named(model) or self._named(model_id(model))
+        space = self._named(model) if isinstance(model, str) else None
+        space = space or self._named(resolve(model))
         if space is None:
             names = [space.model for space in self.all()]
             raise CollectionError(f"{self._store.path} has no vectors of {model!r}, only of {names}")
@@ -93,16 +98,15 @@ class Spaces:
     def _named(self, name: str) -> Space | None:
         return next((space for space in self.all() if space.model == name), None)
 
-    def _make(self, encoder: Encoder) -> Space:
-        with writing(self._store) as writer:
-            return writer.add_space(
-                model=encoder.model_id, fingerprint=_fingerprint(encoder), dim=encoder.dim
-            )
+    def _make(self, writer: Writer, encoder: Encoder) -> Space:
+        return writer.add_space(
+            model=encoder.model_id, fingerprint=_fingerprint(encoder), dim=operator.index(encoder.dim)
+        )
 
     def _load(self) -> Encoder:
         space = self.in_use()
         try:
-            encoder = self._load_anew(self._wanted or self.model)
+            encoder = self._load_anew(self.model if self._wanted is None else self._wanted)
         except ModelError as error:
             if self._wanted is not None or space is None:
                 raise
@@ -112,18 +116,18 @@ class Spaces:
             self._check(space, encoder)
         return encoder
 
-    def _load_anew(self, model: str | Encoder) -> Encoder:
+    def _load_anew(self, model: AnyModel) -> Encoder:
         return load_encoder(model, device=self._device, precision=self._precision)
 
     def _refuse_another_model(self) -> None:
         """Refuse at once where the name tells, and not only when the model is loaded."""
         space = self.in_use()
-        if self._wanted is None or space is None or space.model == model_id(self._wanted):
+        if self._wanted is None or space is None or space.model == resolve(self._wanted):
             return
         # A directory that was moved, and an object under another name, may still be the same weights.
-        named = isinstance(self._wanted, str) and not model_id(self._wanted).startswith("local-dir:")
+        named = isinstance(self._wanted, str) and not resolve(self._wanted).startswith("local-dir:")
         if named or _fingerprint(self._load_anew(self._wanted)) not in ("", space.fingerprint):
-            raise self._mismatch(space, model_id(self._wanted))
+            raise self._mismatch(space, resolve(self._wanted))
 
     def _check(self, space: Space, encoder: Encoder) -> None:
         theirs = _fingerprint(encoder)
@@ -141,12 +145,7 @@ class Spaces:
         )
 
 
-def model_id(model: str | Encoder) -> str:
-    """The id by which a collection remembers a model."""
-    return resolve(model) if isinstance(model, str) else model.model_id
-
-
 def _fingerprint(encoder: Encoder) -> str:
     """What tells the encoder's weights from others; empty when it does not say."""
     own = getattr(encoder, "fingerprint", None)
-    return own() if own else ""
+    return (own() if own else None) or ""

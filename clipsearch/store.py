@@ -105,9 +105,8 @@ class Store:
             CollectionError: the folder holds other things, or cannot be made or written.
             LockedError: another process is making it.
         """
+        refuse_other_things(path)
         make_folder(path)
-        if not (is_collection(path) or _left_half_made(path)):
-            raise CollectionError(f"{path} is a folder of other things, not a collection; name a new folder")
         with write_lock(path / LOCK):
             if not (path / DESCRIPTION).exists():
                 make_database(path / DATABASE)
@@ -266,6 +265,15 @@ def from_sql(name: str | bytes) -> str:
 def is_collection(path: Path) -> bool:
     """Whether a collection was made at `path`."""
     return (path / DESCRIPTION).is_file()
+
+
+def refuse_other_things(path: Path) -> None:
+    """Raise CollectionError unless `path` is absent, empty, a collection or one that was half made."""
+    try:
+        if path.is_dir() and not (is_collection(path) or _left_half_made(path)):
+            raise CollectionError(f"{path} is a folder of other things, not a collection; name a new folder")
+    except OSError as error:
+        raise CollectionError(f"cannot make a collection at {path}: {error.strerror}") from error
 
 
 def _check_format(path: Path) -> None:

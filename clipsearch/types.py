@@ -113,9 +113,14 @@ def as_embeddings(vectors: npt.ArrayLike, *, dim: int | None = None) -> Embeddin
         float32, C order, shape (n, dim). n may be 0.
 
     Raises:
-        ValueError: the shape is another one, or a row is zero or not finite and so has no direction.
+        ValueError: it is no array of numbers, the shape is another one, or a row is zero or not
+            finite and so has no direction.
     """
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    try:
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, RuntimeError) as error:
+        hint = "a torch tensor wants .detach().float().cpu().numpy()"
+        raise ValueError(f"{type(vectors).__name__} is no array of numbers ({error}); {hint}") from error
     if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
         raise ValueError(f"embeddings must have shape (n, {dim or 'dim'}), got {rows.shape}")
     norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))[:, None]  # (n, 1)

@@ -13,10 +13,11 @@ import clipsearch as cs
 def main(collection: str) -> None:
     with cs.Collection(collection, read_only=True) as photos:
         ids, vectors = photos.embeddings()  # unit rows: a dot product is a cosine
+        paths = photos.paths()
         cosines = np.triu(vectors @ vectors.T, k=1)
         for place in np.argsort(-cosines, axis=None)[:5]:
             one, other = np.unravel_index(place, cosines.shape)
-            print(f"{cosines[one, other]:.3f}  item {ids[one]} and item {ids[other]}")
+            print(f"{cosines[one, other]:.3f}  {paths[ids[one]]}  {paths[ids[other]]}")
 
 
 if __name__ == "__main__":

@@ -260,6 +260,27 @@ def test_a_reader_that_stops_early_makes_no_noise(photos: Path, cache: None) -> 
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    ("arguments", "output", "reason"),
+    [
+        (["search", "DIR", "red"], ">&-", "standard output is closed"),
+        (["search", "DIR", "red", "--json"], ">&-", "standard output is closed"),
+        (["search", "DIR", "red"], ">/dev/full", "No space left on device"),
+        (["--help"], ">/dev/full", "No space left on device"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line_and_exit_code_1(
+    photos: Path, cache: None, arguments: list[str], output: str, reason: str
+) -> None:
+    given = [str(photos) if argument == "DIR" else argument for argument in arguments]
+    command = ["sh", "-c", f'"$0" "$@" {output}', *PROGRAM, *given]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("clipsearch: ") and reason in done.stderr
+
+
 # ---------------------------------------------------------------------- info, verify and the rest
 
 

@@ -46,7 +46,7 @@ def test_index_says_the_model_before_and_the_counts_after(photos: Path, pictures
     first = run(
         "index", pictures, "--to", photos, "--model", "builtin", "--precision", "fp32", "--device", "cpu"
     )
-    assert "encoding with builtin on cpu, fp32\n" in first.stderr
+    assert "encoding with builtin on cpu (fp32)\n" in first.stderr
     assert re.search(r"pictures: 3 added in \d+\.\d s: .* with builtin on cpu \(fp32\)", first.stdout)
     draw(pictures / "more", 1)
     again = run("index", "--to", photos)  # the sources and the model it knows
@@ -75,6 +75,7 @@ def test_what_failed_is_tried_again_when_asked(photos: Path, pictures: Path) -> 
     os.utime(picture, ns=(times.st_atime_ns, times.st_mtime_ns))
     run("index", pictures, "--to", photos, code=3)
     assert "0000.bmp" not in run("index", pictures, "--to", photos, "--retry-failed").stdout
+    assert "cannot be read, now or when last tried" in " ".join(run("index", "--help").stdout.split())
 
 
 def test_index_json_is_a_list_with_a_report_for_each_source(
@@ -153,7 +154,7 @@ def test_an_upgrade_that_cannot_see_every_picture_leaves_the_old_model_in_use(
     run("index", pictures, "--to", photos, "--model", "builtin")
     pictures.rename(pictures.with_name("away"))
     result = run("index", "--to", photos, "--upgrade", "--model", second_model, code=1)
-    assert "3 pictures have no vector" in result.stderr and "'builtin' stays in use" in result.stderr
+    assert "has no vectors of" in result.stderr and "only of ['builtin']" in result.stderr
     models = json.loads(run("info", photos, "--json").stdout)["models"]
     assert [m["model"] for m in models if m["in_use"]] == ["builtin"]
 
@@ -183,12 +184,20 @@ def test_a_picture_as_the_query_finds_itself(photos: Path, pictures: Path) -> No
     assert (float(score), path) == (pytest.approx(1, abs=1e-2), str(pictures / "0001.bmp"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_index_works_with_nobody_to_read_its_progress(photos: Path, pictures: Path) -> None:
+    options = [str(pictures), "--to", str(photos), "--model", "builtin"]
+    command = ["sh", "-c", '"$0" "$@" 2>&-', *PROGRAM, "index", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "3 added" in done.stdout
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl-C to one child")
 def test_ctrl_c_tells_what_is_safe_and_the_same_command_goes_on(tmp_path: Path, photos: Path) -> None:
     many = draw(tmp_path / "many", 1000)
     command = [*PROGRAM, "index", str(many), "--to", str(photos), "--model", "builtin"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None and process.stderr.readline().startswith("encoding with builtin")
+    assert process.stderr is not None and process.stderr.readline().startswith("loading builtin")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")

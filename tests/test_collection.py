@@ -95,7 +95,8 @@ def test_a_picture_is_a_query_in_every_form(photos, folder, kind):
 
 def test_an_item_finds_others_like_it_but_not_itself(photos):
     red = photos.search("red")[0]
-    assert keys(photos.search(item=red.id, k=2)) == ["magenta.png", "yellow.png"]
+    for item in (red, red.id, np.int64(red.id)):
+        assert keys(photos.search(item=item, k=2)) == ["magenta.png", "yellow.png"]
 
 
 def test_an_embedding_of_any_length_is_a_query(photos):
@@ -116,7 +117,22 @@ def test_many_queries_give_what_each_alone_gives_in_order(photos):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"query": "red", "item": 1}, {"query": "  "}, {"query": "red", "k": 0}, {"item": 999}],
+    [
+        {},
+        {"query": "red", "item": 1},
+        {"query": "  "},
+        {"query": ["red", "blue"]},
+        {"query": 5},
+        {"query": "red", "k": 0},
+        {"query": "red", "k": "3"},
+        {"query": "red", "k": 2.5},
+        {"item": 999},
+        {"item": 10**30},
+        {"item": "red.png"},
+        {"embedding": [[1, 2, 3], [4, 5, 6]]},
+        {"embedding": "red"},
+        {"image": np.zeros((4, 4, 3))},
+    ],
 )
 def test_a_query_that_cannot_be_answered_is_an_error(photos, arguments):
     with pytest.raises(QueryError):
@@ -131,6 +147,8 @@ def test_one_text_is_not_a_list_of_letters(photos):
 def test_a_query_picture_that_is_not_there_is_an_error(photos, tmp_path):
     with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         photos.search(image=tmp_path / "nowhere.jpg")
+    with pytest.raises(ImageError, match="null"):
+        photos.search(image="a\0b")
 
 
 def test_k_larger_than_the_collection_gives_all(photos):
@@ -138,8 +156,9 @@ def test_k_larger_than_the_collection_gives_all(photos):
 
 
 def test_an_empty_collection_finds_nothing_and_loads_no_model(tmp_path):
-    with cs.Collection(tmp_path / "c", model="siglip2-b16") as photos:
+    with cs.Collection(tmp_path / "c", model="builtin") as photos:
         assert list(photos.search("red")) == []
+        assert photos.embeddings()[1].shape == (0, 0)
         assert list(photos.search(image=png("red"))) == []
         assert len(photos) == 0
 
@@ -155,6 +174,11 @@ def test_what_was_removed_is_found_no_more(photos, folder):
         "yellow.png",
     ]
     assert photos.remove(folder / "red.png") == 0
+    with pytest.raises(QueryError, match="one by one"):
+        photos.remove([1, 2])
+    with pytest.raises(SourceError, match="empty"):
+        photos.remove("")
+    assert len(photos) == 4
     assert photos.add(folder).added == 3, "files that are still there come back, their vectors kept"
     assert photos.verify().ok
 
@@ -185,6 +209,40 @@ def test_a_moved_source_is_relocated(photos, folder, tmp_path):
     assert hit.path == str(tmp_path / "new" / "red.png")
     assert hit.image().size == (8, 8)
     assert photos.add(tmp_path / "new").unchanged == 7
+
+
+def test_paths_are_the_same_however_they_are_spelled(photos, folder, tmp_path):
+    (tmp_path / "q").mkdir()
+    folder.rename(tmp_path / "q" / "pictures")
+    photos.relocate(folder, tmp_path / "c" / ".." / "q" / "pictures")
+    assert photos.add(tmp_path / "q" / "pictures").unchanged == 7
+    assert len(photos.info()["sources"]) == 1
+    assert photos.remove(tmp_path / "c" / ".." / "q" / "pictures" / "red.png") == 1
+
+
+def test_a_source_is_not_relocated_onto_another(photos, folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    photos.add(other)
+    with pytest.raises(SourceError, match="already"):
+        photos.relocate(folder, other)
+
+
+def test_overlapping_sources_give_each_file_once(photos, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    for source in (folder / "sub", tmp_path / "link", str(folder / "*.png")):
+        photos.add(source)
+    assert len(photos.search("cyan", k=100)) == 7
+
+
+def test_a_picture_handed_over_is_removed_by_its_key(photos):
+    photos.add([("square", Image.new("RGB", (5, 5), "tan"))])
+    assert photos.remove("square") == 1
+
+
+def test_ids_lead_to_paths(photos, folder):
+    assert photos.paths()[photos.search("cyan")[0].id] == str(folder / "sub" / "cyan.png")
+    assert len(photos.paths()) == 7
 
 
 def test_a_collection_can_itself_be_moved(photos, tmp_path):
@@ -277,6 +335,98 @@ def test_an_encoder_of_ones_own_must_be_given_again(photos, tmp_path):
         again.search("red")
 
 
+def test_texts_asked_before_are_never_those_of_another_model(tmp_path, monkeypatch):
+    """Even where two models say the same of their weights, and even with another dimension."""
+
+    class Turned(OtherEncoder):
+        def fingerprint(self):
+            return "colour-1"
+
+    class Wide(ColourEncoder):
+        dim = 6
+
+        def encode_images(self, images):
+            return np.tile(super().encode_images(images), 2)
+
+        def encode_texts(self, texts, *, role="query"):
+            return np.tile(super().encode_texts(texts), 2)
+
+    monkeypatch.setenv("CLIPSEARCH_QUERY_CACHE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for number, encoder in enumerate((ColourEncoder(), Turned(), Wide(), ColourEncoder())):
+        with cs.Collection(tmp_path / str(number), model=encoder) as photos:
+            photos.add([("red", png("red")), ("green", png((0, 255, 0)))])
+            found = photos.search("red")[0]
+            assert (found.key, found.score) == ("red", pytest.approx(1, abs=1e-3))
+    assert (tmp_path / "cache").exists()
+
+
+def test_a_text_asked_before_needs_no_model(tmp_path, monkeypatch):
+    class Once(ColourEncoder):
+        asked = 0
+
+        def encode_texts(self, texts, *, role="query"):
+            self.asked += len(texts)
+            return super().encode_texts(texts)
+
+    monkeypatch.setenv("CLIPSEARCH_QUERY_CACHE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    encoder = Once()
+    with cs.Collection(tmp_path / "c", model=encoder) as photos:
+        photos.add([("red", png("red"))])
+        first = photos.search_many(["red", "blue", "red"])
+        assert encoder.asked == 2
+        again = photos.search_many(["blue", "red"])
+        assert encoder.asked == 2
+    assert [results[0].score for results in again] == [first[1][0].score, first[0][0].score]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [np.ones((1, 4)), np.full((1, 3), np.nan), np.zeros((1, 3)), None, np.ones((2, 3)), np.ones(3)],
+    ids=["wide", "nan", "zero", "none", "extra row", "flat"],
+)
+def test_texts_without_usable_vectors_are_an_error_of_the_model(tmp_path, texts):
+    class Odd(ColourEncoder):
+        def encode_texts(self, queries, *, role="query"):
+            return texts
+
+    with cs.Collection(tmp_path / "c", model=Odd()) as photos:
+        photos.add([("red", png("red"))])
+        with pytest.raises(ModelError, match="colour"):
+            photos.search("red")
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32/nope", "no-such-model", "", object(), 5, "hf-hub:a/b"])
+def test_a_model_that_is_not_to_be_had_leaves_no_folder(tmp_path, model):
+    with pytest.raises(ModelError):
+        cs.Collection(tmp_path / "c", model=model)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_model_may_be_a_path(tmp_path):
+    with pytest.raises(ModelError, match="nowhere"):
+        cs.Collection(tmp_path / "c", model=tmp_path / "nowhere")
+
+
+def test_an_empty_source_does_not_decide_the_model(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with cs.Collection(tmp_path / "c", model=ColourEncoder()) as photos, pytest.raises(SourceError):
+        photos.add(tmp_path / "empty")
+    with cs.Collection(tmp_path / "c", model=OtherEncoder()) as photos:
+        assert photos.add([("red", png("red"))]).added == 1
+
+
+def test_a_dimension_may_be_a_numpy_integer(tmp_path):
+    class Numpy(ColourEncoder):
+        dim = np.int64(3)
+
+    for _ in range(2):
+        with cs.Collection(tmp_path / "c", model=Numpy()) as photos:
+            photos.add([("red", png("red"))])
+            assert keys(photos.search("red")) == ["red"]
+
+
 def test_an_object_that_is_no_encoder_is_refused_with_what_it_lacks(tmp_path):
     class Half:
         model_id, dim = "half", 3
@@ -284,7 +434,7 @@ def test_an_object_that_is_no_encoder_is_refused_with_what_it_lacks(tmp_path):
         def encode_images(self, images): ...
 
     with pytest.raises(ModelError, match="encode_texts"):
-        cs.Collection(tmp_path / "c", model=Half()).add([("x", png("red"))])
+        cs.Collection(tmp_path / "c", model=Half())
 
 
 # ---------------------------------------------------------------- opening

@@ -236,9 +236,10 @@ def view(path, colours):
 
 def finish(path, folders):
     """Open what a crash left as any user would, and add the same folders again."""
-    with cs.Collection(path) as found:
-        models = found.models or ["colour"]
-        live = found.model if found.models else "colour"
+    models, live = ["colour"], "colour"
+    if (path / "collection.json").exists():
+        with cs.Collection(path) as found:
+            models, live = found.models or models, found.model if found.models else live
     with cs.Collection(path, model=ENCODERS[live]) as photos:
         for folder in folders:
             photos.add(folder, progress=False)

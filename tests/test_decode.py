@@ -2,6 +2,7 @@
 
 import io
 import struct
+import subprocess
 import sys
 import threading
 import warnings
@@ -499,6 +500,71 @@ def test_a_large_picture_below_the_limit_decodes_without_a_warning():
         warnings.simplefilter("always")
         assert decode(data, min_side=224).image.size == (1500, 1125)
     assert not caught
+
+
+PEAK = r"""
+import struct, sys, zlib
+from concurrent.futures import ThreadPoolExecutor
+import numpy, PIL.PngImagePlugin
+from clipsearch.decode import decode
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+def peak():
+    return next(int(line.split()[1]) // 1000 for line in open("/proc/self/status") if "VmHWM" in line)
+
+side, depth, colour, size = 7200, *map(int, sys.argv[1:])
+packer, row = zlib.compressobj(1), bytes(1 + side * size)
+body = b"".join([packer.compress(row) for _ in range(side)]) + packer.flush()
+header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0))
+data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+before = peak()
+with ThreadPoolExecutor(6) as threads:
+    sizes = {picture.image.size for picture in threads.map(lambda _: decode(data, min_side=224), range(6))}
+assert sizes == {(450, 450)}, sizes  # 1/16: the short side stays 448 or more
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the peak of the process")
+@pytest.mark.parametrize(("depth", "colour", "size"), [(8, 6, 4), (8, 4, 2), (16, 0, 2)])
+def test_large_pictures_take_turns_and_little_more_memory_than_one_of_them(depth, colour, size):
+    command = [sys.executable, "-c", PEAK, str(depth), str(colour), str(size)]
+    megabytes = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert megabytes < 4 * 7200 * 7200 / 1e6 + 150  # RGBA as decoded, and its strips
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "I;16B", "I", "F"])
+def test_what_is_converted_in_strips_looks_as_if_it_was_not(photo, mode):
+    small = Image.fromarray(photo).convert("RGBA")
+    small.putalpha(Image.linear_gradient("L").resize(small.size))
+    if mode == "P":
+        small = small.quantize()
+    elif mode in ("RGBA", "LA"):
+        small = small.convert(mode)
+    else:
+        grey = np.asarray(small.convert("L")).astype({"F": "f4", "I": "i4", "I;16B": ">u2"}.get(mode, "<u2"))
+        small = Image.frombytes(mode, small.size, (grey * 250).astype(grey.dtype).tobytes())
+    assert small.mode == mode
+    data = np.asarray(decode(small).image)
+    tall = Image.new(mode, (small.width, small.height * 35))  # 4.7 million pixels
+    if mode == "P":
+        tall.putpalette(small.getpalette("RGBA"), "RGBA")
+    for place in range(35):
+        tall.paste(small, (0, place * small.height))
+
+    np.testing.assert_array_equal(np.asarray(decode(tall).image), np.tile(data, (35, 1, 1)))
+
+
+def test_a_large_picture_is_reduced_to_no_less_than_twice_what_the_model_sees(photo):
+    large = encoded(Image.fromarray(photo).resize((9020, 6000)), "PNG", compress_level=1)  # 54 million pixels
+    picture = decode(large, min_side=96)
+    assert (picture.facts["width"], picture.facts["height"]) == (9020, 6000)
+    assert picture.image.size == (291, 194)  # 1/31, rounded up
+    expected = np.asarray(Image.fromarray(photo).resize((291, 194), Image.Resampling.BOX)).astype(int)
+    assert np.abs(np.asarray(picture.image) - expected).mean() < 3
+    assert decode(large).image.size == (9020, 6000)
 
 
 def test_the_settings_of_the_process_stay_as_they_were(photo):

@@ -18,6 +18,7 @@ GENERATED = "cli.md"  # from the help texts, whose examples test_cli tries
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FENCE = re.compile(r"(<!-- (?P<mark>[^>]*?) -->\n+)?```(?P<language>\w*)\n(?P<code>.*?)```", re.DOTALL)
+KNOWN = {"", "python", "{toctree}", "{eval-rst}", "{literalinclude}"}
 NOT_RUN = ("needs a download", "install", "test")  # the last two are the first two lines of .ci/run
 
 
@@ -115,3 +116,15 @@ def test_the_table_of_models_has_every_alias_and_its_figures():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{model.alias}` |")]
         assert f"| {model.parameters:,.0f} M | {model.image_size} px | {model.dim:,} |" in row
         assert f"| {model.imagenet or ''} |" in row
+
+
+def test_no_snippet_is_in_a_language_that_is_not_run():
+    for page in PAGES:
+        languages = set(re.findall(r"^```([^\n]*)$", page.read_text(), re.MULTILINE))
+        assert languages <= {
+            "",
+            "python",
+            "{toctree}",
+            "{eval-rst}",
+            "{literalinclude} ../clipsearch/schema.sql",
+        }

@@ -68,6 +68,7 @@ def test_every_way_agrees_with_brute_force(way, sizes, k, hidden):
 
 def test_many_queries_agree_with_brute_force_across_blocks(monkeypatch):
     monkeypatch.setattr(exact, "BLOCK", DIM * 64)
+    monkeypatch.setattr(exact, "TOGETHER", 16)
     snap = snapshot((300, 211), hidden=range(1, 200))
     queries = as_embeddings(np.random.default_rng(2).standard_normal((40, DIM)))
     for query, near in zip(queries, ExactIndex(snap).search(queries, 7), strict=True):

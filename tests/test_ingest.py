@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -466,3 +467,77 @@ def test_a_reason_that_is_not_unicode_is_recorded(tmp_path, folder):
     paint(folder / "dot.png", "white", size=(1, 1))
     with cs.Collection(tmp_path / "c", model=Odd()) as photos:
         assert "caf\\udce9" in photos.add(folder).failed[0].reason
+
+
+def test_a_restored_file_beside_a_copy_of_it_loses_neither(photos, folder):
+    photos.add(folder)
+    whole = (folder / "red.png").read_bytes()
+    (folder / "red.png").unlink()
+    photos.add(folder)
+    (folder / "red.png").write_bytes(whole)
+    (folder / "a-copy.png").write_bytes(whole)
+    assert outcomes(photos.add(folder)) == {"unchanged": 3, "same_content": 1}
+    assert len(photos) == 4
+    assert outcomes(photos.add(folder)) == {"unchanged": 4}
+
+
+def test_pictures_that_were_handed_over_are_let_go_once_they_are_read(tmp_path):
+    """What waits for a commit is its vector, not the picture."""
+    alive = most = 0
+
+    def gone():
+        nonlocal alive
+        alive -= 1
+
+    class Watching(ColourEncoder):
+        def encode_images(self, images):
+            nonlocal most
+            most = max(most, alive)
+            return super().encode_images(images)
+
+    def pictures():
+        nonlocal alive
+        for number in range(200):
+            image = Image.new("RGB", (6, 6), (number, 0, 0))
+            alive += 1
+            weakref.finalize(image, gone)
+            yield str(number), image
+            del image
+
+    with cs.Collection(tmp_path / "c", model=Watching()) as photos:
+        assert photos.add(pictures(), batch_size=4).added == 200
+    assert most < 60, most
+
+
+def test_some_pictures_that_break_the_model_never_stop_a_later_add(tmp_path, folder):
+    class Picky(ColourEncoder):
+        def encode_images(self, images):
+            if any(image.size == (1, 1) for image in images):
+                raise ValueError("too small")
+            return super().encode_images(images)
+
+    with cs.Collection(tmp_path / "c", model=Picky()) as photos:
+        photos.add(folder)
+        for number in range(2):
+            paint(folder / f"dot{number}.png", (number, 0, 0), size=(1, 1))
+        assert outcomes(photos.add(folder)) == {"unchanged": 3, "failed": 2}
+        paint(folder / "good.png", "yellow")
+        assert outcomes(photos.add(folder)) == {"unchanged": 3, "added": 1, "failed": 2}
+
+
+def test_metadata_that_is_no_json_is_kept_as_text(photos, folder):
+    class Own:
+        kind, root, lists_all, options = "own", "place", True, {}
+
+        def items(self):
+            yield cs.Item("one", (folder / "red.png").read_bytes, metadata={"from": folder})
+
+        def item(self, key):
+            return next(self.items())
+
+        def path(self, key):
+            return f"place/{key}"
+
+    assert outcomes(photos.add(Own())) == {"added": 1}
+    assert photos.search("red")[0].metadata["from"] == str(folder)
+    assert photos.refresh() == [], "a source of one's own cannot be opened again by its name"

@@ -143,9 +143,30 @@ def test_links_are_followed_but_never_in_circles(tmp_path):
     (tmp_path / "root" / "b.jpg").symlink_to(tmp_path / "elsewhere" / "far.jpg")
     (tmp_path / "alias").symlink_to("root")
 
-    assert keys(tmp_path / "root") == ["b.jpg", "linked/far.jpg", "one/a.jpg"]
+    assert keys(tmp_path / "root") == ["b.jpg", "one/a.jpg", "linked/far.jpg"]
     assert open_source(tmp_path / "alias").root == str(tmp_path / "alias")
     assert keys(tmp_path / "alias") == keys(tmp_path / "root")
+
+
+@posix_only
+def test_folders_that_link_to_each_other_are_looked_through_once_by_their_own_names(tmp_path):
+    for name in "abcdefg":
+        write(tmp_path / name / "x.jpg")
+        for other in "abcdefg":
+            (tmp_path / name / f"0{other}").symlink_to(f"../{other}")
+    assert keys(tmp_path) == [f"{name}/x.jpg" for name in "abcdefg"]
+    assert keys(tmp_path / "a") == ["x.jpg", *(f"0{name}/x.jpg" for name in "bcdefg")]
+
+
+@posix_only
+def test_a_folder_that_only_a_link_shows_or_only_a_link_makes_match_is_found_through_it(tmp_path):
+    write(tmp_path / ".kept" / "a.jpg")
+    write(tmp_path / "plain" / "b.jpg")
+    (tmp_path / "shown").symlink_to(".kept")
+    (tmp_path / "album").symlink_to("plain")
+    assert keys(tmp_path) == ["plain/b.jpg", "shown/a.jpg"]
+    assert keys(f"{tmp_path}/**/album/*.jpg") == ["album/b.jpg"]
+    assert keys(tmp_path, exclude=["plain"]) == ["album/b.jpg", "shown/a.jpg"]
 
 
 @posix_only
@@ -290,6 +311,16 @@ def test_what_exists_is_taken_by_its_name_even_with_glob_characters(tmp_path):
     assert open_source(tmp_path / "trip [2019]").kind == "folder"
 
 
+def test_a_glob_is_only_restored_from_a_pattern(tmp_path):
+    with pytest.raises(SourceError, match="expected a glob pattern"):
+        restore("glob", str(tmp_path), {})
+
+
+def test_a_picture_whose_folder_became_a_file_is_gone(tmp_path):
+    source = restore("folder", str(write(tmp_path / "moved.zip")), {})
+    assert source.item("a.jpg") is None
+
+
 # ---------------------------------------------------------------- zip
 
 
@@ -359,6 +390,33 @@ def test_a_zip_that_is_none_or_holds_no_picture_is_an_error(tmp_path):
     assert "none of these" in error(write(tmp_path / "fake.zip", b"no zip"))
     with pytest.raises(SourceError, match="cannot read the zip file"):
         list(restore("zip", str(tmp_path / "fake.zip"), {}).items())
+
+
+@pytest.mark.parametrize("damage", ["version", "name"])
+def test_an_archive_that_python_cannot_list_is_an_error_of_ours(tmp_path, damage):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a.jpg", b"x")
+    data = bytearray((tmp_path / "all.zip").read_bytes())
+    central = data.rindex(b"a.jpg") - 46
+    if damage == "version":
+        data[central + 6] = 99  # needed to extract
+    else:
+        data[central + 9] |= 8  # the flag "UTF-8"
+        data[central + 46] = 0xFF
+    (tmp_path / "all.zip").write_bytes(data)
+    assert "cannot read the zip file" in error(tmp_path / "all.zip")
+    assert open_source(tmp_path / "all.zip").item("a.jpg") is None
+
+
+def test_a_member_that_bzip2_cannot_unpack_is_a_broken_picture(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.jpg", bytes(1000))
+    data = bytearray((tmp_path / "all.zip").read_bytes())
+    data[data.index(b"BZh")] = 0
+    (tmp_path / "all.zip").write_bytes(data)
+    (item,) = open_source(tmp_path / "all.zip").items()
+    with pytest.raises(ImageError, match="broken in the archive"):
+        item.read()
 
 
 # ---------------------------------------------------------------- lists and iterators
@@ -453,6 +511,9 @@ def test_an_iterator_is_not_read_ahead():
         (b"photos", "found bytes b'photos'"),
         ({"a": b""}, "found dict"),
         (None, "found NoneType None"),
+        ("", "found an empty path"),
+        (["/x.jpg", ""], "found an empty path"),
+        (["/x.jpg", ("k", b"")], "found tuple ('k', b''); expected a path"),
     ],
 )
 def test_what_is_not_a_source_is_named_with_what_was_expected(spec, why):
@@ -472,6 +533,10 @@ def test_a_source_of_your_own_is_taken_as_it_is():
         def path(self, key):
             return f"mine:{key}"
 
+    class Forgetful(Mine):
+        options = property()  # which raises AttributeError
+
+    assert "source of your own, Forgetful, without options; expected kind" in error(Forgetful())
     mine = Mine()
     assert open_source(mine) is mine
     assert "source of your own" in error(mine, exclude=["x"])

@@ -586,3 +586,23 @@ def test_the_rows_of_a_source_are_its_own(tmp_path):
             photos.remove(tmp_path / name)
             photos.compact()
         assert before == ([2], [3, 4])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_while_writing_does_not_keep_the_lock(tmp_path):
+    code = f"""
+import os, time
+from pathlib import Path
+from clipsearch.files import write_lock
+lock = Path({str(tmp_path / "write.lock")!r})
+with write_lock(lock):
+    child = os.fork()
+    if not child:
+        time.sleep(30)
+        os._exit(0)
+with write_lock(lock):
+    print("free")
+os.kill(child, 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "free\n", done.stderr

@@ -1,6 +1,7 @@
 """The command line: the one room that prints, exits and configures logging.
 
-Exit codes: 0 done, 1 an error of ours, 2 wrong usage, 3 done but some pictures failed, 130 Ctrl-C.
+Exit codes: 0 done, 1 an error of ours, 2 wrong usage, 3 done but some pictures cannot
+be read (now or when last tried), 130 Ctrl-C.
 Commands import what they need when they run, so that help and cached searches come at once.
 """
 
@@ -8,6 +9,7 @@ import io
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -40,6 +42,18 @@ class Expected(click.ClickException):
 
 class Commands(click.Group):
     """Commands in the order people need them, whose expected errors take one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; a broken pipe is quiet, other trouble with files or the output takes one line."""
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # None after `2>&-`: then nobody wants to read it
+        try:
+            if sys.stdout is None:  # after `>&-`
+                raise OSError("standard output is closed; expected somewhere to write, such as /dev/null")
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            with suppress(OSError):
+                click.echo(f"clipsearch: {printable(str(error))}", err=True)
+            sys.exit(Expected.exit_code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order they were added."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..types import Source
 
 FAILURES = 20  # shown after a run; the collection keeps all of them
-SOME_FAILED = 3  # exit code
+SOME_FAILED = 3  # exit code: now, or when last tried if they did not change since
 
 
 @click.command(
@@ -65,6 +65,8 @@ def index(
     SOURCE is a folder, a picture, a pattern such as `~/Photos/**/*.jpg`, a zip file, or a text file
     with a path on each line. Without one, the sources that DIR knows are looked through again. Only
     new and changed pictures are encoded, and a run that was stopped goes on where it was.
+
+    Exits with 3 when all is done but some pictures cannot be read, now or when last tried.
     """
     from ..collection import Collection
 

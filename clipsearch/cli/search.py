@@ -51,8 +51,10 @@ def search(
 ) -> None:
     """Find pictures by words, or by another picture.
 
-    Prints them best first; into a file or a pipe, each as its score, a tab and its path. Without QUERY,
-    --image and --item it asks for queries, one after the other, until an empty line.
+    Prints them best first; into a file or a pipe, each as its score, a tab and its path. Characters that
+    could steer a terminal are escaped there too, so programs that open the files should read --json,
+    where every path is exact. Without QUERY, --image and --item it asks for queries, one after the
+    other, until an empty line.
     """
     asked = [given for given in (query, image, item) if given is not None]
     _check_usage(len(asked), as_json, html, reveal)

@@ -1,6 +1,5 @@
 """What keeps a collection well: info, verify, compact, remove, relocate."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +144,11 @@ def relocate(folder: Path, old: str, new: str, as_json: bool) -> None:
 
     Nothing is encoded again. `clipsearch info` names the sources.
     """
+    from ..sources import absolute
+
     with existing(folder) as photos:
         photos.relocate(old, new)
-    old, new = (os.path.abspath(os.path.expanduser(path)) for path in (old, new))
+    old, new = absolute(old), absolute(new)
     _say({"old": old, "new": new}, f"{shown(old)} is now {shown(new)}", as_json)
 
 

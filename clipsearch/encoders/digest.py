@@ -6,15 +6,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files import cache_folder
+
 _BIG = 64 << 20  # bytes; smaller files are read again, in under 0.1 s
 _SHA256 = re.compile("[0-9a-f]{64}")
-
-
-def cache_folder() -> Path:
-    """This user's folder for what can be computed again."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("clipsearch", appauthor=False)
 
 
 def remember(name: str, text: str) -> None:

@@ -3,6 +3,7 @@
 import os
 from functools import cache
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from typing import cast
 
@@ -63,7 +64,13 @@ def checked(model: object) -> Encoder:
             f"{model!r} is no model: it lacks {', '.join(missing)}; "
             f"an encoder has {', '.join(_MEMBERS)}, and anything else is named by a string"
         )
-    return cast(Encoder, model)
+    encoder = cast(Encoder, model)
+    name, dim = encoder.model_id, encoder.dim
+    if not isinstance(name, str) or not name.isprintable() or not name:
+        raise ModelError(f"found model_id {name!r}; expected a text that names the model")
+    if not isinstance(dim, Integral) or dim < 1:
+        raise ModelError(f"{name}: found dim {dim!r}; expected how many numbers a vector has")
+    return encoder
 
 
 def unknown(name: str) -> ModelError:

@@ -20,6 +20,7 @@ __all__ = [
     "ListSource",
     "SourceSpec",
     "ZipSource",
+    "absolute",
     "open_source",
     "restore",
 ]
@@ -27,6 +28,7 @@ __all__ = [
 SourceSpec: TypeAlias = "str | os.PathLike[str] | Source | Iterable[Any]"
 """What people may name as a place: see `open_source`."""
 
+_MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # of `Source`
 _EXPECTED = (
     "expected a folder, a glob pattern, a zip file, a .txt file with a path on each line, a picture, "
     "a list of paths, or (key, picture) pairs"
@@ -49,7 +51,8 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     if isinstance(spec, (str, os.PathLike)):
         return _open_path(absolute(spec), patterns)
-    if all(hasattr(spec, name) for name in ("kind", "root", "lists_all", "items", "item", "path")):
+    lacking = [name for name in _MEMBERS if not hasattr(spec, name)]
+    if not lacking:
         if patterns:
             raise SourceError(
                 f"found exclude={patterns!r} with a source of your own; expected it to leave out itself"
@@ -57,6 +60,11 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
         return cast(Source, spec)
     if isinstance(spec, Iterable) and not isinstance(spec, (bytes, Mapping)):
         return _open_iterable(spec, patterns)
+    if hasattr(spec, "items") and not isinstance(spec, Mapping):
+        raise SourceError(
+            f"found a source of your own, {type(spec).__name__}, without {', '.join(lacking)}; "
+            f"expected {', '.join(_MEMBERS)}"
+        )
     raise SourceError(f"found {type(spec).__name__} {spec!r:.80}; {_EXPECTED}")
 
 
@@ -71,6 +79,9 @@ def restore(kind: str, root: str, options: Mapping[str, Any]) -> Source:
     Returns:
         The source. Pictures of an iterator, or of a source of your own, cannot be read again: the
         `item` of that one is always None.
+
+    Raises:
+        SourceError: a "glob" whose root is no pattern, or a root that is empty.
     """
     makers: dict[str, Callable[..., Source]] = {"folder": FolderSource, "glob": _glob, "zip": ZipSource}
     if kind in makers:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from threading import Lock
 from typing import Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
 from ..errors import ImageError, SourceError
 from ..types import Item
@@ -46,7 +46,7 @@ class ZipSource:
         """
         try:
             archive = self._archive()
-        except (OSError, BadZipFile) as error:
+        except Exception as error:  # zipfile has no common class for what it cannot read
             raise SourceError(f"cannot read the zip file {self.root!r}: {_why(error)}") from error
         excluded = exclusion(self.options.get("exclude", ()))
         empty = True
@@ -64,7 +64,7 @@ class ZipSource:
         try:
             archive = self._archive()
             return self._item(archive, archive.getinfo(key))
-        except (OSError, BadZipFile, KeyError):
+        except Exception:  # the file is gone, the member is, or nothing can be read any more
             return None
 
     def path(self, key: str) -> str:
@@ -92,9 +92,9 @@ class ZipSource:
         try:
             with self._lock:  # one file handle, which ZipFile does not share safely
                 return archive.read(member)
-        except OSError:
-            raise
-        except Exception as error:  # zipfile and its decompressors have no common class for broken members
+        except Exception as error:  # nor have its decompressors
+            if isinstance(error, OSError) and error.errno:  # the disk's trouble, which may pass
+                raise
             raise ImageError(f"broken in the archive: {_why(error)}") from error
 
 

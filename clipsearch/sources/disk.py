@@ -5,15 +5,25 @@ import stat
 import sys
 from functools import partial
 
-from ..errors import ImageError
+from ..errors import ImageError, SourceError
 from ..types import Item
 
 MAX_BYTES = 1 << 30  # of one file: a picture of the most pixels that are decoded is smaller
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """A path as the system spells it, absolute, `~` expanded and no symbolic link resolved."""
-    return os.path.abspath(os.path.expanduser(os.fsdecode(path)))
+    """A path as the system spells it, absolute, `~` expanded and no symbolic link resolved.
+
+    Raises:
+        SourceError: the path is empty, which the system would take for the working folder, or is none.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError as error:
+        raise SourceError(f"found {type(path).__name__} {path!r:.80}; expected a path") from error
+    if not text:
+        raise SourceError("found an empty path; expected a name, or '.' for the working folder")
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def to_posix(path: str) -> str:
@@ -33,7 +43,7 @@ def file_item(key: str, path: str) -> Item | None:
     """The file as it is now, or None when there is none of that name."""
     try:
         status = os.stat(native(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):  # not allowed, a loop of links, a NUL in the name: reading will say it
         return Item(key, partial(read_file, path))

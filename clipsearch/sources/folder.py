@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
@@ -12,15 +13,18 @@ from ..types import Item
 from .disk import absolute, file_item, native, read_file, stamp, to_posix
 from .names import evicted_name, exclusion, is_hidden, is_picture
 
-_Wanted: TypeAlias = Callable[[str, bool], bool]  # (key, whether it is a folder's) -> look at it
+_Pattern: TypeAlias = tuple[str, ...]  # a glob pattern, part by part
+_Folder: TypeAlias = tuple[str, frozenset[_Pattern]]  # (key, what may come below it)
+_Rest: TypeAlias = Callable[[str], frozenset[_Pattern]]  # key -> what may come below it; see `_rest`
 
 
 class FolderSource:
     """The pictures of a folder and of all folders below it; keys are posix paths inside it.
 
     A file is a picture by the ending of its name. Hidden files and folders are skipped, symbolic
-    links followed, and no folder is entered from inside itself. Names are kept as the disk spells
-    them: bytes that are not UTF-8 survive, and composed and decomposed accents are two names.
+    links followed, and a folder that several names lead to is looked through once: under its own
+    name where that is below the root, else by the first link to it. Names are kept as the disk
+    spells them: bytes that are not UTF-8 survive, and composed and decomposed accents are two names.
 
     A folder below that cannot be read is yielded as an item whose key ends in "/" and whose
     `read` raises the reason; as its pictures are then unknown rather than gone, `lists_all` is
@@ -46,13 +50,14 @@ class FolderSource:
     def items(self) -> Iterator[Item]:
         """Yield every picture as it is found, sorted by name within each folder, files before folders.
 
-        Costs one stat a file, and memory for the largest single folder only.
+        Folders behind links come last. Costs one stat a file, and memory for the largest single
+        folder and a number for each.
 
         Raises:
             SourceError: the folder is absent or unreadable, or nothing in it is a picture.
         """
         self.lists_all, empty = True, True
-        for item in _walk(self._folder, self._wanted()):
+        for item in _walk(self._folder, self._rest(), self._pattern or ("**",)):
             empty = False
             self.lists_all &= not item.key.endswith("/")
             yield item
@@ -67,17 +72,21 @@ class FolderSource:
         """The absolute path of a picture."""
         return os.path.join(self._folder, *key.split("/"))
 
-    def _wanted(self) -> "_Wanted":
-        excluded, pattern = exclusion(self.options.get("exclude", ())), self._pattern
-        return lambda key, partly: (
-            not excluded(key) and (not pattern or _fits(key.split("/"), pattern, partly=partly))
-        )
+    def _rest(self) -> "_Rest":
+        excluded, pattern = exclusion(self.options.get("exclude", ())), self._pattern or ("**",)
+        return lambda key: frozenset() if excluded(key) else _rest(tuple(key.split("/")), pattern)
 
 
 def split_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
-    """Divide an absolute glob pattern into the folder it starts from and the rest, part by part."""
+    """Divide an absolute glob pattern into the folder it starts from and the rest, part by part.
+
+    Raises:
+        SourceError: it is a plain path.
+    """
     parts = to_posix(pattern).split("/")
-    first = next(place for place, part in enumerate(parts) if has_magic(part))
+    first = next((place for place, part in enumerate(parts) if has_magic(part)), None)
+    if first is None:
+        raise SourceError(f"found the plain path {pattern!r}; expected a glob pattern, such as '{pattern}/*'")
     return "/".join(parts[:first]) + "/", tuple(parts[first:])
 
 
@@ -86,12 +95,16 @@ def has_magic(text: str) -> bool:
     return any(sign in text for sign in "*?[")
 
 
-def _walk(root: str, wanted: _Wanted) -> Iterator[Item]:
-    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]  # (key, folders it is inside of)
+def _walk(root: str, rest: _Rest, pattern: _Pattern) -> Iterator[Item]:
+    pending: deque[_Folder] = deque([("", frozenset([pattern]))])  # the next one last
+    seen: set[tuple[int, int, frozenset[_Pattern]]] = set()  # with another rest it may show other pictures
     while pending:
-        folder, ancestors = pending.pop()
+        folder, left = pending.pop()
         try:
             status = os.stat(path := native(os.path.join(root, folder)))
+            if (here := (status.st_dev, status.st_ino, left)) in seen:
+                continue
+            seen.add(here)
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
@@ -99,20 +112,19 @@ def _walk(root: str, wanted: _Wanted) -> Iterator[Item]:
                 raise SourceError(f"cannot read the folder {root!r}: {error.strerror or error}") from error
             yield Item(folder, partial(_fail, error))
             continue
-        here = (status.st_dev, status.st_ino)
-        if here in ancestors:  # a link back to a folder above
-            continue
-        below = []
+        below: list[_Folder] = []
+        linked: list[_Folder] = []
         for entry in entries:
             key = folder + entry.name
             if is_hidden(entry.name):
-                yield from _evicted(folder, entry, wanted)
+                yield from _evicted(folder, entry, rest)
             elif _is_folder(entry):
-                if wanted(key, True):
-                    below.append((key + "/", (*ancestors, here)))
-            elif is_picture(entry.name) and wanted(key, False):
+                if left := rest(key) - {()}:
+                    (linked if entry.is_symlink() else below).append((key + "/", left))
+            elif is_picture(entry.name) and _ends(rest(key)):
                 yield from _listed(key, entry)
         pending.extend(reversed(below))
+        pending.extendleft(linked)
 
 
 def _listed(key: str, entry: "os.DirEntry[str]") -> Iterator[Item]:
@@ -127,10 +139,10 @@ def _listed(key: str, entry: "os.DirEntry[str]") -> Iterator[Item]:
         yield Item(key, partial(read_file, entry.path))
 
 
-def _evicted(folder: str, entry: "os.DirEntry[str]", wanted: _Wanted) -> Iterator[Item]:
+def _evicted(folder: str, entry: "os.DirEntry[str]", rest: _Rest) -> Iterator[Item]:
     """A picture that iCloud took off this disk, leaving a hidden placeholder."""
     name = evicted_name(entry.name)
-    if name and wanted(folder + name, False):
+    if name and _ends(rest(folder + name)):
         for placeholder in _listed(folder + name, entry):
             yield Item(placeholder.key, _not_here, placeholder.stamp)
 
@@ -142,15 +154,20 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _fits(parts: Sequence[str], pattern: Sequence[str], *, partly: bool = False) -> bool:
-    """Whether a path matches a pattern, both part by part; partly: whether something below it could."""
-    if not pattern:
-        return not parts and not partly
+def _rest(parts: _Pattern, pattern: _Pattern) -> frozenset[_Pattern]:
+    """What of a pattern may be left once a path has matched its beginning; nothing: the path does not."""
     if not parts:
-        return partly or set(pattern) == {"**"}
+        return frozenset([pattern])
+    if not pattern:
+        return frozenset()
     if pattern[0] == "**":
-        return _fits(parts, pattern[1:], partly=partly) or _fits(parts[1:], pattern, partly=partly)
-    return fnmatch(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:], partly=partly)
+        return _rest(parts, pattern[1:]) | _rest(parts[1:], pattern)
+    return _rest(parts[1:], pattern[1:]) if fnmatch(parts[0], pattern[0]) else frozenset()
+
+
+def _ends(rest: Iterable[_Pattern]) -> bool:
+    """Whether a path has matched all of its pattern."""
+    return any(set(left) <= {"**"} for left in rest)
 
 
 def _fail(error: OSError) -> NoReturn:
