@@ -45,7 +45,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program; a broken pipe is quiet, other trouble with files or the output takes one line."""
-        sys.stderr = sys.stderr or open(os.devnull, "w")  # None after `2>&-`: then nobody wants to read it
+        sys.stderr = sys.stderr or io.StringIO()  # None after `2>&-`: then nobody wants to read it
         try:
             if sys.stdout is None:  # after `>&-`
                 raise OSError("standard output is closed; expected somewhere to write, such as /dev/null")
