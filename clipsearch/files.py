@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,6 +85,7 @@ def _sync_names(folder: Path) -> None:
         os.close(handle)
 
 
+@cache
 def cores() -> int:
     """How many processors this process may use: its affinity, less what its control group withholds."""
     have = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,6 +5,7 @@ seconds of encoding: the next run skips what was committed.
 """
 
 import hashlib
+import json
 import logging
 import threading
 import time
@@ -101,7 +102,6 @@ class _Ingest:
         self.bar = bar
         self.lock = threading.Lock()  # over the report's times, which the threads add to
         self.report = Report(source=source.root, model=encoder.model_id)
-
         self.outcomes = Outcomes(writer, space, source, self.report)
 
     def run(self, items: Iterable[Item]) -> Report:
@@ -168,6 +168,7 @@ class _Ingest:
         loaded = Loaded(replace(item, read=_spent))  # what it may hold is not kept until the commit
         started = time.perf_counter()
         try:
+            loaded.metadata = json.dumps(dict(item.metadata), default=str)
             data = item.read()
             loaded.sha256 = _sha256(data)
             if self.store.content_of(loaded.sha256) not in self.outcomes.encoded:
@@ -177,8 +178,9 @@ class _Ingest:
         except CollectionError:
             raise  # the collection's trouble, not the picture's
         except Exception as error:
-            loaded.failure, loaded.cause = _reason(error), error
+            loaded.failure = _reason(error)
             logger.debug("%s: %s", item.key, loaded.failure, exc_info=error)
+            loaded.cause = error.with_traceback(None)  # whose frames would hold the picture
         with self.lock:
             self.report.decoding += (time.perf_counter() - started) / cores()
         return loaded

@@ -1,6 +1,5 @@
 """What becomes of each picture, decided and recorded in one transaction."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ class Loaded:
     item: Item
     sha256: bytes = b""
     facts: dict[str, Any] = field(default_factory=dict)
+    metadata: str = "{}"  # JSON
     prepared: Any = None  # None: it failed, or its bytes have a vector already
     vector: npt.NDArray[np.float32] | None = None  # (dim,)
     failure: str | None = None
@@ -82,7 +82,7 @@ class Outcomes:
         if unread and known and known.content is not None:
             return self._keep(known, loaded)
         stamp = None if unread else item.stamp  # permissions change without the stamp: try again
-        values = (stamp, content, loaded.failure, json.dumps(dict(item.metadata), default=str))
+        values = (stamp, content, loaded.failure, loaded.metadata)
         others = self.store.items_showing(content) if known is None and content is not None else []
         moved = next((other for other in others if self._gone(other)), None)
         if target := known or moved:

@@ -123,7 +123,8 @@ def test_an_error_of_ours_is_one_line_on_standard_error(tmp_path: Path) -> None:
     result = run("info", tmp_path / "no\nwhere", code=1)
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith(f"clipsearch: no collection at {tmp_path}/no\\nwhere; make one")
+    found = f"no collection at {tmp_path}/no\\nwhere (its folder comes first)"
+    assert result.stderr.startswith(f"clipsearch: {found}; make one")
 
 
 @pytest.mark.parametrize("command", ["search", "info", "verify", "compact", "remove", "relocate"])
@@ -175,6 +176,14 @@ def test_a_cached_search_imports_neither_torch_nor_faiss(photos: Path, pictures:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "clipsearch.collection" in imported
     assert not {"torch", "open_clip", "faiss", "transformers", "sentence_transformers", "tqdm"} & imported
+
+
+def test_a_search_of_an_empty_collection_says_so(tmp_path: Path) -> None:
+    Collection(tmp_path / "c", model="builtin").close()
+    result = run("search", tmp_path / "c", "a dog")
+    assert result.stdout == ""
+    assert "has no pictures yet" in result.stderr
+    assert json.loads(run("search", tmp_path / "c", "a dog", "--json").stdout) == []
 
 
 def test_search_json_is_one_list_and_nothing_else(photos: Path, pictures: Path, cache: None) -> None:

@@ -525,6 +525,24 @@ def test_some_pictures_that_break_the_model_never_stop_a_later_add(tmp_path, fol
         assert outcomes(photos.add(folder)) == {"unchanged": 3, "added": 1, "failed": 2}
 
 
+def test_metadata_that_cannot_be_kept_fails_only_its_picture(photos, folder):
+    class Own:
+        kind, root, lists_all, options = "own", "place", True, {}
+
+        def items(self):
+            for name, metadata in (("red", {("a", "pair"): 1}), ("blue", {})):
+                yield cs.Item(name, (folder / f"{name}.png").read_bytes, metadata=metadata)
+
+        def item(self, key):
+            return None
+
+        def path(self, key):
+            return key
+
+    assert outcomes(photos.add(Own())) == {"added": 1, "failed": 1}
+    assert photos.search("blue")[0].key == "blue"
+
+
 def test_metadata_that_is_no_json_is_kept_as_text(photos, folder):
     class Own:
         kind, root, lists_all, options = "own", "place", True, {}

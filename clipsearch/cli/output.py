@@ -66,5 +66,7 @@ def existing(folder: Path, *, read_only: bool = False, model: str | None = None)
     from ..store import is_collection
 
     if not is_collection(folder.expanduser()):
-        raise CollectionError(f"no collection at {folder}; make one with `clipsearch index`")
+        raise CollectionError(
+            f"no collection at {folder} (its folder comes first); make one with `clipsearch index`"
+        )
     return Collection(folder, model=model, read_only=read_only)

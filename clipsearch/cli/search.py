@@ -62,12 +62,14 @@ def search(
         if not asked:
             return _converse(photos, k)
         results = photos.search(query, image=image, item=item, k=k)
+        if as_json:
+            emit(results.to_dicts())
+        elif not html or sys.stdout.isatty():
+            show(results)
         if html:
             click.echo(shown(results.to_html(html, reveal=reveal)))
-        elif as_json:
-            emit(results.to_dicts())
-        else:
-            show(results)
+        if not results:
+            note(f"nothing found: {shown(folder)} has no pictures yet; clipsearch index SOURCE --to {folder}")
 
 
 def show(results: "SearchResults") -> None:
@@ -80,8 +82,6 @@ def show(results: "SearchResults") -> None:
     for rank, hit in enumerate(results, 1):
         id = click.style(f"#{hit.id:<{width}}", dim=True)
         click.echo(f"{rank:>{len(str(len(results)))}}  {hit.score:.3f}  {id}  {shown(hit.path)}")
-    if not results:
-        click.echo("nothing found: the collection is empty")
 
 
 def _check_usage(asked: int, as_json: bool, html: Path | None, reveal: bool) -> None:
