@@ -62,7 +62,8 @@ class Collection:
         if not (is_collection(self.path) or read_only):
             refuse_other_things(self.path)
             # A model that is not to be had is an error before there is a new folder.
-            load_encoder(DEFAULT_MODEL if model is None else model, device=device, precision=precision)
+            wanted = DEFAULT_MODEL if model is None else model
+            model = load_encoder(wanted, device=device, precision=precision)
             Store.create(self.path).close()
         self._store = Store(self.path, read_only=read_only)
         self._held: Searcher | None = None

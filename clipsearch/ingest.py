@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -148,15 +148,15 @@ class _Ingest:
     def _load_ahead(self, todo: Iterable[Item]) -> Iterator[Loaded]:
         """Load in threads, in order, never more than a batch and a half ahead, nor many unread."""
         window: deque[Future[Loaded]] = deque()
+        unread = threading.Semaphore(2 * cores())  # an iterator hands over whole pictures
         with ThreadPoolExecutor(cores(), thread_name_prefix="clipsearch-decode") as pool:
             try:
                 for item in todo:
+                    unread.acquire()
                     window.append(pool.submit(self._load, item))
+                    window[-1].add_done_callback(lambda _: unread.release())
                     if len(window) > self.batch_size + self.batch_size // 2:
                         yield window.popleft().result()
-                    unread = [future for future in window if not future.done()]
-                    if len(unread) > 2 * cores():  # an iterator hands over whole pictures
-                        wait(unread, return_when=FIRST_COMPLETED)
                 while window:
                     yield window.popleft().result()
             finally:
