@@ -13,10 +13,10 @@ What is decided here, for all formats:
 """
 
 import io
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from threading import Lock
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -75,7 +75,15 @@ _TURNS = {  # EXIF orientation: what makes it upright
 _RAW_TURNS = {3: 3, 5: 8, 6: 6}  # LibRaw's flip: the EXIF orientation
 
 
-_large = Lock()  # held by the one large picture that is being decoded
+def _start_large() -> None:
+    global _large
+    _large = ThreadPoolExecutor(1, "clipsearch-large")  # its thread starts with the first large picture
+
+
+_large: ThreadPoolExecutor
+_start_large()
+if hasattr(os, "register_at_fork"):  # a child has the parent's executor without its thread
+    os.register_at_fork(after_in_child=_start_large)
 
 
 class Picture(NamedTuple):
@@ -184,19 +192,21 @@ def _load(
 
 
 def _converted(image: Image.Image, held: tuple[int, int], min_side: int | None = None) -> Image.Image:
-    """Decode to RGB; one at a time if large, in a thread that leaves its memory to the next one.
+    """Decode to RGB; if large in the one thread that decodes such, each picture in the memory of the last.
 
     Else each thread that ever decodes a large one would keep that much from the system.
     """
 
     def load() -> Image.Image:
         image.load()
-        return _to_rgb(image, min_side)
+        rgb = _to_rgb(image, min_side)
+        if min_side and rgb is not image:  # a file's, never a caller's own
+            image.close()  # its memory goes before the next one's turn
+        return rgb
 
     if held[0] * held[1] <= LARGE:
         return load()
-    with _large, ThreadPoolExecutor(1, "clipsearch-large") as thread:
-        return thread.submit(load).result()
+    return _large.submit(load).result()
 
 
 def _opener(kind: str) -> type[ImageFile.ImageFile]:

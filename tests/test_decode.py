@@ -1,6 +1,7 @@
 """Every kind of file ends as upright RGB pixels, or as one short reason."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -555,6 +556,24 @@ def test_what_is_converted_in_strips_looks_as_if_it_was_not(photo, mode):
         tall.paste(small, (0, place * small.height))
 
     np.testing.assert_array_equal(np.asarray(decode(tall).image), np.tile(data, (35, 1, 1)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_decodes_large_pictures_too(tmp_path):
+    Image.new("L", (7200, 7200)).save(tmp_path / "large.png")
+    code = """
+import os, sys
+from clipsearch.decode import decode
+data = open(sys.argv[1], "rb").read()
+decode(data, min_side=224)
+child = os.fork()
+if child == 0:
+    decode(data, min_side=224)
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "large.png")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "7\n"
 
 
 def test_a_large_picture_is_reduced_to_no_less_than_twice_what_the_model_sees(photo):

@@ -145,7 +145,7 @@ def test_the_builtin_model_equals_open_clips_own_loading_of_it(images):
     from open_clip import create_model_and_transforms, get_tokenizer
 
     model, _, transform = create_model_and_transforms(f"local-dir:{BUILTIN}")
-    tokenizer = get_tokenizer(f"local-dir:{BUILTIN}", bpe_path=str(BUILTIN / "bpe_16k.txt.gz"))
+    tokenizer = get_tokenizer(f"local-dir:{BUILTIN}")
     with torch.inference_mode():
         pixels = torch.stack([transform(image) for image in images])
         expected_images = model.eval().encode_image(pixels, normalize=True).numpy()
@@ -312,8 +312,11 @@ def test_weights_that_give_no_numbers_are_an_error_with_a_way_out(tmp_path, imag
         load_encoder(tmp_path / "model").encode_images(images)
 
 
-def test_a_small_vocabulary_without_its_own_merges_is_refused_before_it_can_crash(tmp_path):
-    shutil.copytree(BUILTIN, tmp_path / "model", ignore=shutil.ignore_patterns("bpe*", "__*"))
+def test_a_small_vocabulary_without_its_own_tokenizer_is_refused_before_it_can_crash(tmp_path):
+    shutil.copytree(BUILTIN, tmp_path / "model", ignore=shutil.ignore_patterns("bpe*", "tokenizer*", "__*"))
+    config = json.loads((BUILTIN / "open_clip_config.json").read_text())
+    del config["model_cfg"]["text_cfg"]["hf_tokenizer_name"]
+    (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps(config))
 
     with pytest.raises(
         ModelError, match=r"knows 16384 tokens but its tokenizer makes 49408.*bpe_\*\.txt\.gz"
@@ -321,8 +324,51 @@ def test_a_small_vocabulary_without_its_own_merges_is_refused_before_it_can_cras
         load_encoder(tmp_path / "model").encode_texts(["a dog"])
 
 
+@pytest.mark.parametrize("missing", ["tokenizer*", "bpe*"])
+def test_either_of_the_builtin_models_tokenizers_gives_the_same_vectors(missing, tmp_path):
+    shutil.copytree(BUILTIN, tmp_path / "model", ignore=shutil.ignore_patterns(missing, "__*"))
+    texts = [
+        text for text in [*TEXTS, *ODD_TEXTS] if "\udcff" not in text
+    ]  # half a surrogate pair is no UTF-8
+
+    copy = load_encoder(tmp_path / "model", device="cpu", precision="fp32").encode_texts(texts)
+
+    builtin = load_encoder("builtin", device="cpu", precision="fp32").encode_texts(texts)
+    np.testing.assert_allclose(copy, builtin, atol=1e-6)
+
+
+def test_open_clip_alone_reads_any_text_for_the_builtin_model():
+    import torch
+    from open_clip import create_model, get_tokenizer
+
+    texts = [text for text in [*TEXTS, *ODD_TEXTS] if "\udcff" not in text]
+    model, tokenizer = (
+        create_model(f"local-dir:{BUILTIN}"),
+        get_tokenizer(f"local-dir:{BUILTIN}"),
+    )  # no bpe_path
+    with torch.inference_mode():
+        expected = model.eval().encode_text(tokenizer(texts), normalize=True).numpy()
+
+    rows = load_encoder("builtin", device="cpu", precision="fp32").encode_texts(texts)
+
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+def test_a_model_that_knows_english_only_says_so_once(caplog):
+    encoder = load_encoder("builtin", device="cpu")
+    encoder.encode_texts(["a dog", "un café à Zürich", "2,5 €", ""])
+    assert caplog.messages == []
+
+    encoder.encode_texts(["a dog", "고양이가 창가에 앉아 있다", "собака"])
+    encoder.encode_texts(["кошка"])
+
+    assert caplog.messages == [
+        "builtin knows English only; what it finds for '고양이가 창가에 앉아 있다' means nothing (said once)"
+    ]
+
+
 def test_merges_beside_a_model_are_used(tmp_path):
-    shutil.copytree(BUILTIN, tmp_path / "model", ignore=shutil.ignore_patterns("__*"))
+    shutil.copytree(BUILTIN, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*", "__*"))
     with gzip.open(tmp_path / "model" / "bpe_16k.txt.gz", "rt", encoding="utf-8") as file:
         assert len(file.read().split("\n")) < 16384
 

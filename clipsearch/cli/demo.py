@@ -35,7 +35,7 @@ QUERIES = {
 
 SHOWN = 3  # hits a query
 
-SMALL = "The built-in model is small: 5 million image parameters, 45,000 training photos."
+SMALL = "The built-in model is a toy of 12 M parameters; for real work take siglip2-b16 (clipsearch models)."
 
 NEXT = "For your own: clipsearch index ~/Photos --to photos.clipsearch --model siglip2-b16"
 

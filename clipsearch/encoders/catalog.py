@@ -49,7 +49,7 @@ _MOBILECLIP2 = "MobileCLIP2 paper (arXiv 2508.20691)"
 _PE = "Perception Encoder paper (arXiv 2504.13181)"
 
 _MODELS = (
-    Model(BUILTIN, BUILTIN, 11.7, 96, 256, "English", "see its NOTICE", None, None, 0,
+    Model(BUILTIN, BUILTIN, 11.7, 96, 256, "English", "research", None, None, 0,
           "comes with clipsearch: to try things without a download; knows few things"),
     Model("siglip2-b32", "ViT-B-32-SigLIP2-256/webli", 376.9, 256, 768, "many", "Apache-2.0",
           74.0, _SIGLIP2, 1508, "the fast one for a machine without a GPU"),

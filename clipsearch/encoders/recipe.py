@@ -111,7 +111,8 @@ def _recipe(
 ) -> Recipe:
     model = config["model_cfg"]
     vision, text = model["vision_cfg"], model["text_cfg"]
-    tokenizer, tower = text.get("hf_tokenizer_name"), text.get("hf_model_name")
+    tower = text.get("hf_model_name")
+    tokenizer = None if merges else text.get("hf_tokenizer_name")  # merges need no transformers: sooner there
     if tokenizer and folder and hub.has_tokenizer(folder):
         tokenizer_folder: Path | None = folder
     else:

@@ -1,0 +1,74 @@
+"""What the training steps share: processes, schedule, weight averaging, checkpoints."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+
+
+def processes() -> tuple[int, int, torch.device]:
+    """This process, how many there are, and its device. One thread each: torchrun starts one a core."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    if "RANK" not in os.environ:
+        return 0, 1, device
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The model with its gradients averaged over the processes."""
+    return DistributedDataParallel(model) if torch.distributed.is_initialized() else model
+
+
+def cosine(done: float, step: int, warm: int) -> float:
+    """Learning rate as a share of its peak: linear warm-up, then half a cosine to almost nothing."""
+    return min(1.0, step / warm) * (0.5 * (1 + math.cos(math.pi * done)) + 0.003)
+
+
+class Average:
+    """Exponential moving average of weights and statistics: what is kept in the end."""
+
+    def __init__(self, model: nn.Module, keep: float) -> None:
+        self.keep, self.state = keep, {k: v.clone() for k, v in model.state_dict().items()}
+
+    def update(self, model: nn.Module, step: int) -> None:
+        keep = min(self.keep, 1 - 1 / (step * 0.1 + 2))  # quick at first
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                if value.dtype.is_floating_point:
+                    self.state[name].lerp_(value, 1 - keep)
+                else:
+                    self.state[name].copy_(value)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+
+def checkpoint(path: Path, step: int, **parts: Any) -> None:
+    """Write all states; the file is always a whole one."""
+    beside = path.with_suffix(".tmp")
+    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, beside)
+    beside.replace(path)
+
+
+def resume(path: Path, **parts: Any) -> int:
+    """Load all states where there is a checkpoint, and its step; 0 where there is none."""
+    if not path.exists():
+        return 0
+    states = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(states[name])
+    return int(states["step"])
