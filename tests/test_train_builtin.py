@@ -80,36 +80,53 @@ def test_every_class_of_the_two_sets_is_told_in_words():
         assert about["is"] and len(set(about["names"])) == len(about["names"]) >= 2
 
 
+def test_words_of_captions_are_those_that_tell_of_pictures(code, tmp_path):
+    captions = ["A dog runs .", "the dog's ball"] * 13 + ["a cat", "a cat"]
+
+    assert code.prepare.words_of(captions) == [
+        "dog"
+    ]  # in 26 captions; "ball" in 13, "s", "a" and "the" say nothing
+
+    (tmp_path / "words.json").write_text('["ball", "dog"]')
+    five = ["a dog", "a dog and a ball", "dogs", "a dog", "x"]
+    (tmp_path / "captions-train.json").write_text(json.dumps([*five, "dog", "x", "x", "x", "x"]))
+    dog, ball = 3 * math.log(2 / 2 + 1), 1 * math.log(2 / 1 + 1)
+    expected = [[ball / (dog + ball), dog / (dog + ball)], [0, 1]]
+    np.testing.assert_allclose(code.images.word_targets(tmp_path), expected, rtol=1e-6)
+
+
 # Training
 
 
-def test_a_whole_crop_is_the_picture_or_its_mirror_image(code):
-    import torch
-
-    pictures = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).view(2, 3, 8, 8)
-    for view, picture in zip(code.views.cropped(pictures, 8, 1.0), pictures, strict=True):
-        # crops keep the area, not the ratio, so only the ratio's share is lost at the sides
-        errors = [float((view - wanted).abs().mean()) for wanted in (picture, picture.flip(2))]
-        assert min(errors) < 2.0 < max(errors)
-
-
-def test_mixed_pictures_keep_the_share_that_is_said(code):
+def test_a_whole_crop_is_the_picture_or_its_mirror_image(code, monkeypatch):
     import torch
 
     torch.manual_seed(0)
-    pictures = torch.stack([torch.full((3, 20, 20), float(n)) for n in range(4)])
-    other = torch.tensor([1, 2, 3, 0])
+    monkeypatch.setattr(torch, "exp", torch.ones_like)  # of a random logarithm: the crop's ratio
+    pictures = torch.rand(6, 3, 8, 8)
 
-    mixed, share = code.views.cut_mix(pictures, other)
+    views = code.views.cropped(pictures, 8, 1.0)
 
-    assert 0 < share < 1
-    for n in range(4):
-        assert (mixed[n] == n).float().mean() == pytest.approx(share)
-        assert (mixed[n] == other[n]).float().mean() == pytest.approx(1 - share)
+    turned = [bool(torch.allclose(v, p.flip(2), atol=1e-5)) for v, p in zip(views, pictures, strict=True)]
+    straight = [bool(torch.allclose(v, p, atol=1e-5)) for v, p in zip(views, pictures, strict=True)]
+    assert [a != b for a, b in zip(turned, straight, strict=True)] == [True] * 6
+    assert any(turned) and any(straight)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.7])
-def test_the_loss_is_what_the_formulas_give(code, share):
+def test_colours_stay_where_nothing_is_asked_and_mean_the_same_on_average(code):
+    import torch
+
+    torch.manual_seed(0)
+    pictures = torch.rand(64, 3, 4, 4) * 100 + 70
+
+    assert torch.allclose(code.views.recoloured(pictures.clone(), 0.0), pictures, atol=1e-4)
+    changed = code.views.recoloured(pictures.clone(), 1.0)
+    assert (changed - pictures).abs().mean() > 5
+    assert changed.mean() == pytest.approx(float(pictures.mean()), rel=0.06)
+    assert changed.min() >= 0 and changed.max() <= 255
+
+
+def test_the_loss_is_what_the_formulas_give(code):
     import torch
 
     draw = np.random.default_rng(0)
@@ -118,19 +135,24 @@ def test_the_loss_is_what_the_formulas_give(code, share):
         return torch.nn.functional.normalize(torch.from_numpy(draw.normal(size=shape)), dim=-1)
 
     images, labels, captions = unit(5, 8), unit(4, 8), unit(3, 8)  # 3 class pictures and 2 with captions
-    y, other = torch.tensor([0, 2, 1]), torch.tensor([1, 0])
+    y = torch.tensor([0, 2, 1])
     alike = torch.zeros(
         3, 6, dtype=torch.bool
     )  # of 3 classes and 6 captioned pictures; the 4th label is a noun
     alike[0, 5] = True
     bank, near = torch.tensor([5, 1, 3]), torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
     soft, scales = torch.full((3, 4), 0.25), torch.tensor([10.0, 20.0])
-    batch = {"y": y, "other": other, "share": torch.tensor(share), "bank": bank, "near": near, "soft": soft}
+    batch = {"y": y, "bank": bank, "near": near, "soft": soft}
+    teacher = draw.normal(size=(9, 5))  # of the 3 captions and the 6 pictures
+    batch["captions"], pictured = torch.from_numpy(teacher[:3]), torch.from_numpy(teacher[3:])
     memory = code.images.Memory(2, 8, torch.device("cpu"))
-    before = unit(2, 8)
-    memory.rows, memory.ids = before, torch.tensor([5, 0])  # the first is the picture of the first caption
+    memory.rows, memory.ids = unit(2, 8), torch.tensor([5, -1])  # the second is no picture yet
+    before = memory.rows.numpy()
+    told, words = torch.tensor(draw.dirichlet([1, 1, 1, 1], 6)), unit(4, 8)  # of the 6 pictures, 4 words
+    data = SimpleNamespace(alike=alike, pictured=pictured, told=told)
+    texts = {"labels": labels, "captions": captions, "words": words}
 
-    found = code.images.loss(images, labels, captions, scales, batch, SimpleNamespace(alike=alike), memory)
+    found = code.images.loss(images, texts, scales, batch, data, memory)
 
     def chosen(logits, right):  # cross-entropy of one row
         return math.log(sum(math.exp(v) for v in logits)) - right
@@ -146,26 +168,34 @@ def test_the_loss_is_what_the_formulas_give(code, share):
     caption = 0.0
     for i in range(2):
         to_c, to_t = 20 * z[3 + i] @ c.T, 20 * z[3 + i] @ t[:3].T
-        kept = [v for n, v in enumerate(to_t) if not (alike[n, bank[i]] | alike[n, bank[other[i]]])]
-        each = [chosen([*to_c, *kept], to_c[j]) for j in (i, other[i])]
-        caption += (share * each[0] + (1 - share) * each[1]) / 2
+        kept = [v for n, v in enumerate(to_t) if not alike[n, bank[i]]]
+        caption += chosen([*to_c, *kept], to_c[i]) / 2
     assert float(found["caption"]) == pytest.approx(caption)
 
-    pool = [*z[3:], *before.numpy()]
-    first = [20 * c[0] @ pool[k] for k in (0, 1, 3)]  # the remembered picture of the same caption is left out
-    second = [20 * c[1] @ row for row in pool]
-    picture = (chosen(first, first[0]) + chosen(second, second[1])) / 2
-    assert float(found["picture"]) == pytest.approx(picture if share == 1 else 0)
-    assert memory.ids.tolist() == ([5, 1] if share == 1 else [5, 0])
+    worded = 0.0
+    for i in range(2):
+        logits = 20 * z[3 + i] @ words.numpy().T
+        worded += sum(float(told[bank[i]][j]) * chosen(logits, logits[j]) for j in range(4)) / 2
+    assert float(found["words"]) == pytest.approx(worded)
+
+    pool, picture = [z[3], z[4], before[0]], 0.0  # of the pictures 5, 1 and 5
+    for i in range(2):
+        near_it = np.exp([teacher[i] @ teacher[3 + place] / code.images.SOFT for place in (5, 1, 5)])
+        logits = [20 * c[i] @ row for row in pool]
+        picture += (
+            sum(w * chosen(logits, v) for w, v in zip(near_it / near_it.sum(), logits, strict=True)) / 2
+        )
+    assert float(found["picture"]) == pytest.approx(picture)
+    assert memory.ids.tolist() == [5, 1]
 
     softly = np.zeros(2)
     for i in range(2):
-        target = share * near[i] + (1 - share) * near[other[i]]
         softly[i] = sum(
-            float(target[j]) * chosen(20 * z[3 + i] @ c.T, 20 * z[3 + i] @ c[j]) for j in range(3)
+            float(near[i][j]) * chosen(20 * z[3 + i] @ c.T, 20 * z[3 + i] @ c[j]) for j in range(3)
         )
     classes = [0.25 * sum(chosen(10 * z[i] @ t.T, 10 * z[i] @ t[j]) for j in range(4)) for i in range(3)]
-    whole = hard + 0.3 * (np.mean(classes) + caption + softly.mean() + float(found["picture"]))
+    whole = hard + 0.2 * np.mean(classes) + 0.5 * caption + 0.3 * (softly.mean() + worded)
+    whole += 0.5 * float(found["picture"])
     assert float(found["all"]) == pytest.approx(whole)
 
 
@@ -173,6 +203,106 @@ def test_the_schedule_warms_up_and_ends_near_nothing(code):
     assert code.training.cosine(0, 50, warm=200) == pytest.approx(0.25 * 1.003)
     assert code.training.cosine(0.5, 1000, warm=200) == pytest.approx(0.503)
     assert code.training.cosine(1, 1000, warm=200) == pytest.approx(0.003)
+
+
+def test_trimming_keeps_the_end_also_behind_the_sign_whose_id_is_padding(code, tmp_path):
+    import torch
+
+    torch.manual_seed(0)
+    ids = code.prepare.tokenizer(tmp_path)(["no !- at all", "a dog", "wow !!!"])
+    assert 0 in ids[0, : int(ids[0].argmax())]
+    tower = code.text.text_tower().eval()
+    with torch.no_grad():
+        short = tower(code.text.trimmed(tower, ids))
+        tower.attn_mask = tower.build_causal_mask()
+        assert torch.allclose(short, tower(ids), atol=1e-5)
+
+
+def test_a_tower_taken_over_speaks_the_new_space_at_once(code, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    old, new = code.text.text_tower(), code.text.text_tower()
+    save_file(old.state_dict(), tmp_path / "open_clip_model.safetensors")
+    words = code.prepare.tokenizer(tmp_path)([f"a {n} {n * n} dog" for n in range(600)])
+    with torch.no_grad():
+        turned = torch.linalg.qr(torch.randn(256, 256))[0]
+        vectors = old(code.text.trimmed(old, words)) @ turned
+        code.text.take_over(new, tmp_path, words[:500], vectors[:500])
+        unseen = new(code.text.trimmed(new, words[500:]))
+
+    assert torch.nn.functional.cosine_similarity(unseen, vectors[500:]).min() > 0.999
+
+
+def state_of(code, torch):
+    """A small model that has made one step, with its optimizer and average."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    average = code.training.Average(model, 0.9)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    average.update(model, 1)
+    return {"model": model, "optimizer": optimizer, "average": average}
+
+
+def test_a_run_goes_on_with_exactly_what_it_had(code, tmp_path):
+    import torch
+
+    torch.manual_seed(1)
+    before, path = state_of(code, torch), tmp_path / "images.pt"
+    code.training.checkpoint(path, 7, {"steps": 9, "batch": 4}, **before)
+
+    torch.manual_seed(2)
+    after = state_of(code, torch)
+    assert code.training.resume(path, {"steps": 20, "batch": 4}, **after) == 7
+
+    for name in ("model", "average"):
+        for key, value in before[name].state_dict().items():
+            assert torch.equal(after[name].state_dict()[key], value)
+    for one, other in zip(
+        *(s["optimizer"].state_dict()["state"].values() for s in (before, after)), strict=True
+    ):
+        assert all(torch.equal(one[key], other[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_a_run_does_not_go_on_with_another_ones_work(code, tmp_path):
+    import torch
+
+    state, path = state_of(code, torch), tmp_path / "images.pt"
+    assert code.training.resume(path, {"steps": 9, "batch": 4}, **state) == 0
+    code.training.checkpoint(path, 7, {"steps": 9, "batch": 4}, **state)
+
+    with pytest.raises(SystemExit, match="of another run, with another batch"):
+        code.training.resume(path, {"steps": 9, "batch": 8}, **state)
+    with pytest.raises(SystemExit, match=r"at step 7 of 9: start images\.py again"):
+        code.training.finished(path)
+    with pytest.raises(SystemExit, match=r"there is no .*text\.pt: run text\.py first"):
+        code.training.finished(tmp_path / "text.pt")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(code, tmp_path, monkeypatch):
+    import torch
+
+    state, path = state_of(code, torch), tmp_path / "images.pt"
+    code.training.checkpoint(path, 7, {}, **state)
+
+    def full(states, file):
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        code.training.checkpoint(path, 8, {}, **state)
+    assert code.training.resume(path, {}, **state) == 7
+
+
+def test_two_runs_do_not_write_the_same_checkpoint(code, tmp_path):
+    lock = code.training.alone(tmp_path / "images.pt")
+    with pytest.raises(SystemExit, match=r"another run is writing .*images\.pt"):
+        code.training.alone(tmp_path / "images.pt")
+    lock.release()
+    code.training.alone(tmp_path / "images.pt").release()
 
 
 def test_the_average_forgets_slowly(code):
@@ -186,6 +316,20 @@ def test_the_average_forgets_slowly(code):
     assert float(average.state["weight"]) == pytest.approx(1.1)
 
 
+# Evaluation
+
+
+def test_a_tie_is_no_hit_and_right_answers_are_not_in_each_others_way(code):
+    scores = np.array([[0.9, 0.1, 0.9], [0.3, 0.2, 0.1], [0.5, 0.5, 0.5]])
+
+    assert code.evaluate.before(scores, np.array([0, 1, 2])).tolist() == [1, 1, 2]
+    assert code.evaluate.before(scores, np.array([[0, 2], [1, 2], [0, 1]])).tolist() == [
+        [0, 0],
+        [1, 1],
+        [1, 1],
+    ]
+
+
 # The whole way
 
 
@@ -194,8 +338,15 @@ def small(code, monkeypatch):
     """The same recipe, a few pictures a step."""
     batch = {"tiny-imagenet": 4, "flickr8k-train": 4, "caltech101": 2, "clothing": 2}
     for module, values in {
-        code.images: {"BATCH": batch, "SAVE_EVERY": 1, "SIZES": ((0.0, 32), (0.5, 48))},
-        code.text: {"BATCH": 8, "SAVE_EVERY": 1, "UNSEEN": 2, "CAPTIONED": 3, "LABELLED": 4},
+        code.images: {"BATCH": batch, "SAVE_EVERY": 1, "REPORT_EVERY": 2, "SIZES": ((0.0, 32), (0.5, 48))},
+        code.text: {
+            "BATCH": 8,
+            "SAVE_EVERY": 1,
+            "REPORT_EVERY": 5,
+            "UNSEEN": 2,
+            "CAPTIONED": 3,
+            "LABELLED": 4,
+        },
     }.items():
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
@@ -265,22 +416,26 @@ def test_from_photos_to_a_model_that_clipsearch_loads(
     assert np.load(work / "flickr8k-train.npy").shape == (6, 128, 128, 3)
     assert np.load(work / "prompts.npy").shape == (code.prepare.VARIANTS * (2 + 102 + 10), DIM)
 
-    code.images.train(work, samples=2 * 12)  # stopped after two steps of four
-    assert torch.load(work / "images.pt", weights_only=True)["step"] == 2
-    first = torch.load(work / "images.pt", weights_only=True)["student"]["project.weight"]
     code.images.train(work, samples=4 * 12)
-    states = torch.load(work / "images.pt", weights_only=True)
-    assert states["step"] == 4
-    assert not torch.equal(states["student"]["project.weight"], first)
+    with pytest.raises(SystemExit, match=r"there is no .*text\.pt"):
+        code.export.export(work, tmp_path / "model")
     code.text.train(work, count_of_texts=5 * 8)
-    assert torch.load(work / "text.pt", weights_only=True)["step"] == 5
-    assert "unseen WordNet texts: cosine" in capsys.readouterr().out
-    code.export.main(work, tmp_path / "model")
+    told = capsys.readouterr().out
+    for line in ("4/4  48 px", "5/5", "unseen WordNet texts: cosine"):
+        assert line in told
+    code.export.export(work, tmp_path / "model")
+    trained = code.images.trained(work, torch.device("cpu")), code.text.text_tower()
+    trained[1].load_state_dict(torch.load(work / "text.pt", weights_only=True)["average"])
+
+    code.images.train(work, samples=6 * 12)  # goes on, and the text tower's space is another then
+    assert "step 4 of 6" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"text\.pt was trained toward other pictures' vectors"):
+        code.export.export(work, tmp_path / "other")
+    with pytest.raises(SystemExit, match="of another run, with another project"):
+        code.text.train(work, count_of_texts=6 * 8)
 
     # 1. both towers, loaded by clipsearch, give what the trained ones give
-    student = code.images.trained(work, torch.device("cpu"))
-    tower = code.text.text_tower()
-    tower.load_state_dict(torch.load(work / "text.pt", weights_only=True)["average"])
+    student, tower = trained
     encoder = load_encoder(tmp_path / "model", device="cpu", precision="fp32")
     picture = Image.fromarray(np.load(work / "clothing.npy")[0]).resize((48, 48))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()

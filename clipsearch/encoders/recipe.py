@@ -17,6 +17,7 @@ from .names import FOLDER, HUB, open_clip_folder, unknown
 from .pixels import Preprocessing, preprocessing
 
 CONFIG = "open_clip_config.json"
+BESIDE = "."  # the name of a tokenizer that lies with its model and on no hub
 _SAFE, _PICKLED = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
 _WEIGHTS = (_SAFE, "open_clip_pytorch_model.safetensors", _PICKLED, "open_clip_pytorch_model.pth",
             "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # fmt: skip
@@ -111,12 +112,13 @@ def _recipe(
 ) -> Recipe:
     model = config["model_cfg"]
     vision, text = model["vision_cfg"], model["text_cfg"]
-    tower = text.get("hf_model_name")
-    tokenizer = None if merges else text.get("hf_tokenizer_name")  # merges need no transformers: sooner there
-    if tokenizer and folder and hub.has_tokenizer(folder):
-        tokenizer_folder: Path | None = folder
+    tokenizer, tower = text.get("hf_tokenizer_name"), text.get("hf_model_name")
+    if model_id == BUILTIN or not tokenizer:
+        tokenizer_folder = None  # the merges of the built-in model give the same and need no transformers
+    elif folder and hub.has_tokenizer(folder):
+        tokenizer_folder = folder
     else:
-        tokenizer_folder = hub.tokenizer_files(tokenizer, model=model_id) if tokenizer else None
+        tokenizer_folder = None if tokenizer == BESIDE else hub.tokenizer_files(tokenizer, model=model_id)
     return Recipe(
         model_id=model_id,
         config=model,

@@ -88,7 +88,7 @@ def _load(recipe: Recipe, context: int) -> tuple[Any, int | None]:
 def _foreign(text: str) -> bool:
     """Whether most letters of a text are of another script than the Latin one."""
     letters = [unicodedata.name(letter, "") for letter in text[:200] if letter.isalpha()]
-    return sum(name.startswith("LATIN") for name in letters) < len(letters) / 2
+    return sum("LATIN" in name for name in letters) < len(letters) / 2
 
 
 def _short(text: str, longest: int) -> str:

@@ -2,7 +2,7 @@
 
     python evaluate.py PHOTOS [--model DIRECTORY]
 
-Prints one table, chance beside each figure. All pictures go through clipsearch itself, from their files.
+Prints one table, chance beside each figure. All pictures go through clipsearch's encoder, from their files.
 Held out: Flickr8k's dev split, a tenth of each class of Caltech-101's training part, the validation part of
 the clothing set, five pictures of each class of tiny-imagenet; and the sample photos of scikit-image. No
 official test split is looked at.
@@ -40,6 +40,7 @@ NATURAL = {
 }
 """A query a photo that a person would type, written once and not changed for a model's sake."""
 
+KS = (1, 5, 10)
 Row = tuple[str, float, float]  # what, chance, figure
 
 
@@ -64,17 +65,15 @@ def retrieval(encoder: Encoder, photos: Path) -> list[Row]:
     """Recall@k on Flickr8k dev: 1,000 photos, 5,000 captions."""
     members, captions = read_flickr(photos / "flickr8k-dev.tar")
     scores = encoder.encode_texts([c for five in captions for c in five]) @ images_of(encoder, members).T
-    own = np.arange(len(members)).repeat(5)
-    to_image = (scores > scores[np.arange(len(own)), own][:, None]).sum(1)
-    best = scores.reshape(len(members), 5, -1)[np.arange(len(members)), :, np.arange(len(members))].max(1)
-    to_text = (best[:, None] < scores.T).sum(1)
-    rows = [
-        (f"Flickr8k dev, text to image R@{k}", k / 1000, float((to_image < k).mean())) for k in (1, 5, 10)
-    ]
-    chance = [1 - float(np.prod([1 - 5 / (5000 - i) for i in range(k)])) for k in (1, 5, 10)]
-    return rows + [
-        (f"Flickr8k dev, image to text R@{k}", c, float((to_text < k).mean()))
-        for k, c in zip((1, 5, 10), chance, strict=True)
+    to_image = before(scores, np.arange(len(members)).repeat(5))
+    to_text = before(scores.T, np.arange(len(captions) * 5).reshape(-1, 5)).min(1)
+    by_chance = [1 - float(np.prod([1 - 5 / (len(scores) - i) for i in range(k)])) for k in KS]
+    return [
+        *(row(f"Flickr8k dev, text to image R@{k}", k / len(members), to_image < k) for k in KS),
+        *(
+            row(f"Flickr8k dev, image to text R@{k}", c, to_text < k)
+            for k, c in zip(KS, by_chance, strict=True)
+        ),
     ]
 
 
@@ -115,22 +114,32 @@ def zero_shot(what: str, encoder: Encoder, members: Pictures, classes: list[str]
     order = sorted(names)
     prompts = encoder.encode_texts([PROMPT.format(names[name]) for name in order])
     scores = images_of(encoder, members) @ prompts.T
-    own = scores[np.arange(len(classes)), [order.index(name) for name in classes]]
-    rank = (scores > own[:, None]).sum(1)
-    return [(f"{what} ({len(classes)}), top-{k}", k / len(order), float((rank < k).mean())) for k in ks]
+    rank = before(scores, np.array([order.index(name) for name in classes]))
+    return [row(f"{what} ({len(classes)}), top-{k}", k / len(order), rank < k) for k in ks]
 
 
 def natural(encoder: Encoder) -> tuple[float, dict[str, int]]:
     """The place of each sample photo for its query: the mean, and each."""
     photos = {path.name: Image.open(path) for path in sample_photos()}
-    scores = (
-        encoder.encode_texts(list(NATURAL.values()))
-        @ encoder.encode_images([photos[name].convert("RGB") for name in NATURAL]).T
-    )
-    ranks = (scores > np.diag(scores)[:, None]).sum(1) + 1
-    return float(ranks.mean()), {
-        query: int(rank) for query, rank in zip(NATURAL.values(), ranks, strict=True)
-    }
+    images = images_of(encoder, [(name, photos[name]) for name in NATURAL])
+    ranks = before(encoder.encode_texts(list(NATURAL.values())) @ images.T, np.arange(len(NATURAL))) + 1
+    return float(ranks.mean()), dict(zip(NATURAL.values(), ranks.tolist(), strict=True))
+
+
+def before(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """How many others come before the right answers; a tie is no hit.
+
+    Args:
+        scores: (queries, answers).
+        right: (queries,), or (queries, k) where k answers are right: none of them is in another's way.
+    """
+    own = np.take_along_axis(scores, right.reshape(len(right), -1), 1)  # (queries, k)
+    first = (scores[:, None] >= own[..., None]).sum(2) - (own[:, None] >= own[..., None]).sum(2)
+    return np.asarray(first.reshape(right.shape))
+
+
+def row(what: str, chance: float, hits: np.ndarray) -> Row:
+    return what, chance, float(hits.mean())
 
 
 def images_of(encoder: Encoder, members: Pictures) -> np.ndarray:

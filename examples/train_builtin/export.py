@@ -6,7 +6,9 @@ Half-precision weights, the configuration and the tokenizer twice over: as merge
 Hugging Face, so that `open_clip.get_tokenizer("local-dir:DIRECTORY")` needs not be told of the merges.
 """
 
+import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -17,21 +19,28 @@ from prepare import CONTEXT, VOCABULARY, tokenizer
 from safetensors.torch import save_file
 from text import HEADS, LAYERS, WIDTH
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from training import MEAN, STD
+from training import MEAN, STD, finished
 
 
-def main(work: Path, directory: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("work", "directory"):
+        parser.add_argument(name, type=Path)
+    options = parser.parse_args()
+    export(options.work, options.directory)
+
+
+def export(work: Path, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     state = weights(work)
     save_file(state, directory / "open_clip_model.safetensors")
-    (directory / "open_clip_config.json").write_text(json.dumps(config(), indent=1) + "\n")
+    (directory / "open_clip_config.json").write_text(json.dumps(config(), indent=1) + "\n", encoding="utf-8")
     (directory / "bpe_16k.txt.gz").write_bytes((work / "bpe_16k.txt.gz").read_bytes())
     save_tokenizer(tokenizer(work), directory)
     size = (directory / "open_clip_model.safetensors").stat().st_size
-    for tower in ("visual.", ""):
-        count = sum(v.numel() for k, v in state.items() if k.startswith(tower))
-        print(f"{tower or 'all'}: {count:,} parameters")
-    print(f"{size:,} bytes in {directory}")
+    print(f"{sum(value.numel() for value in state.values()):,} numbers, {size:,} bytes in {directory}")
 
 
 def config() -> dict[str, object]:
@@ -52,7 +61,7 @@ def config() -> dict[str, object]:
                 "width": WIDTH,
                 "heads": HEADS,
                 "layers": LAYERS,
-                "hf_tokenizer_name": "clipsearch/builtin",
+                "hf_tokenizer_name": ".",
             },
         },
         "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"},
@@ -60,18 +69,29 @@ def config() -> dict[str, object]:
 
 
 def weights(work: Path) -> dict[str, torch.Tensor]:
-    """The averaged weights of both towers under open_clip's names, in half precision."""
-    image, text = (
-        torch.load(work / name, map_location="cpu", weights_only=True)["average"]
-        for name in ("images.pt", "text.pt")
-    )
-    state = {name: value for name, value in image.items() if name.startswith("visual.")} | text
-    state["logit_scale"] = image["scales"][1].clamp(max=torch.tensor(60.0).log())
-    return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+    """The averaged weights of both towers under open_clip's names, in half precision.
+
+    Raises:
+        SystemExit: a training is not finished, or the towers are of two spaces.
+        ValueError: a weight is too large for half precision.
+    """
+    image, text = (finished(work / name) for name in ("images.pt", "text.pt"))
+    if not torch.equal(text["project"], image["average"]["project.weight"]):
+        sys.exit("text.pt was trained toward other pictures' vectors: move it away and run text.py again")
+    state = {name: value for name, value in image["average"].items() if name.startswith("visual.")}
+    state |= text["average"] | {"logit_scale": image["average"]["scales"][1].clamp(max=math.log(60))}
+    halves = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+    if bad := [name for name, value in halves.items() if not value.isfinite().all()]:
+        raise ValueError(f"too large for half precision: {bad}")
+    return halves
 
 
 def save_tokenizer(merges: SimpleTokenizer, directory: Path) -> None:
-    """The same tokenizer for `transformers`: the same ids for the same text."""
+    """The tokenizer for `transformers`, which pads with the end where CLIP's pads with 0.
+
+    Under open_clip it gives the same vectors, but for letters on whose kind two versions of Unicode, or
+    Python and Rust on lower case, do not agree.
+    """
     start, end = merges.all_special_ids
     pairs = sorted(merges.bpe_ranks, key=merges.bpe_ranks.__getitem__)
     model = models.BPE(merges.encoder, pairs, end_of_word_suffix="</w>", fuse_unk=False)
@@ -99,8 +119,9 @@ def save_tokenizer(merges: SimpleTokenizer, directory: Path) -> None:
         "unk_token": names[1],
         "pad_token": names[1],  # as CLIP's: the first end is the one that is read
     }
-    (directory / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n")
+    text = json.dumps(about, indent=1) + "\n"
+    (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:3]))
+    main()

@@ -12,8 +12,9 @@ import argparse
 import gzip
 import json
 import random
+import re
 import tarfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -85,9 +86,11 @@ def read_tar(path: Path) -> Pictures:
 def read_flickr(path: Path) -> tuple[Pictures, list[list[str]]]:
     """The pictures and, for each, its five captions."""
     pictures, texts = read_tar(path), members_of(path, ".txt")
-    lines = [texts[name[: -len(".jpg")] + ".txt"].decode().splitlines() for name, _ in pictures]
+    lines = [texts[str(Path(name).with_suffix(".txt"))].decode().splitlines() for name, _ in pictures]
     captions = [[line.strip() for line in five if line.strip()][:5] for five in lines]
-    assert all(len(five) == 5 for five in captions)
+    for (name, _), five in zip(pictures, captions, strict=True):
+        if len(five) < 5:
+            raise ValueError(f"{path}: {name} has {len(five)} captions, expected 5, one a line")
     return pictures, captions
 
 
@@ -146,8 +149,10 @@ def texts(wordnet: Path, work: Path, model: "SentenceTransformer") -> None:
     write(work / "classes.json", [[group, name] for group, name, _ in classes])
     embed("prompts", [text for _, _, variants in classes for text in variants])
     for split in ("train", "dev"):
-        about = json.loads((work / f"flickr8k-{split}.json").read_text())
+        about = json.loads((work / f"flickr8k-{split}.json").read_text(encoding="utf-8"))
         embed(f"captions-{split}", [caption for five in about["captions"] for caption in five])
+    told = json.loads((work / "captions-train.json").read_text(encoding="utf-8"))
+    embed("words", words_of(told))
     draw = random.Random(0)
     things = sorted({lemmas[0] for lemmas, _, file in nouns.values() if file in SEEN})
     embed("nouns", draw.sample(things, min(NOUNS, len(things))))
@@ -157,6 +162,22 @@ def texts(wordnet: Path, work: Path, model: "SentenceTransformer") -> None:
     embed("wordnet", shuffled(wordnet_texts(nouns, wordnet, draw), draw)[:WORDNET])
 
 
+def words_of(captions: list[str]) -> list[str]:
+    """The words of COMMON captions or more, the most usual ones left out: they tell of no picture."""
+    counts = Counter(word for caption in captions for word in set(words_in(caption)))
+    return sorted(word for word, count in counts.items() if count >= COMMON and word not in EMPTY.split())
+
+
+def words_in(caption: str) -> list[str]:
+    return re.findall("[a-z]+", caption.lower())
+
+
+COMMON = 25
+EMPTY = """
+a an the is are was be being been has have in on at of to with and or as by for from up down out
+over into through near next off while that this it its his her their he she they them him s t who
+which one another other others each some there around behind front across along beside about all
+"""
 SEEN = {5, 6, 8, 13, 17, 20}  # lexicographer files: animal, artifact, body, food, object, plant
 TOLD = {*SEEN, 15, 18, 19, 27}  # and location, person, phenomenon, substance
 
@@ -164,7 +185,7 @@ TOLD = {*SEEN, 15, 18, 19, 27}  # and location, person, phenomenon, substance
 def read_wordnet(path: Path) -> dict[str, tuple[list[str], str, int]]:
     """Offset to (lemmas, gloss without examples, lexicographer file): wndb(5WN)."""
     found = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("  "):
             continue
         head, gloss = line.split(" | ", 1)
@@ -176,9 +197,9 @@ def read_wordnet(path: Path) -> dict[str, tuple[list[str], str, int]]:
 
 def class_texts(work: Path, nouns: dict[str, tuple[list[str], str, int]]) -> list[tuple[str, str, list[str]]]:
     """(set, class, VARIANTS texts) for each class of the three labelled sets."""
-    tiny = json.loads((work / "tiny-names.json").read_text())
+    tiny = json.loads((work / "tiny-names.json").read_text(encoding="utf-8"))
     found = [("tiny-imagenet", wnid, variants(tiny[wnid], nouns[wnid[1:]][1])) for wnid in sorted(tiny)]
-    ours = json.loads(Path(__file__).with_name("classes.json").read_text())
+    ours = json.loads(Path(__file__).with_name("classes.json").read_text(encoding="utf-8"))
     for group in ("caltech101", "clothing"):
         for name, about in sorted(ours[group].items()):
             plain = name.replace("_", " ").lower()  # what an evaluation asks for, beside what a person would
@@ -187,7 +208,10 @@ def class_texts(work: Path, nouns: dict[str, tuple[list[str], str, int]]) -> lis
 
 
 def variants(names: list[str], definition: str) -> list[str]:
-    """The first name in every template, the others in turn, and three texts with the definition."""
+    """VARIANTS texts: the first name in four templates, all names in turn, and three with the definition.
+
+    A class with one name has some twice.
+    """
     names = list(dict.fromkeys(names))
     prompts = [TEMPLATES[i].format(names[0]) for i in (0, 1, 3, 5)]
     prompts += [TEMPLATES[i % 8].format(names[i % len(names)]) for i in range(1, VARIANTS - 6)]
@@ -228,7 +252,7 @@ def tokenizer(work: Path) -> open_clip.tokenizer.SimpleTokenizer:
 
 
 def write(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False))
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
 if __name__ == "__main__":

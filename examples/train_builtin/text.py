@@ -1,10 +1,11 @@
 """Step 3: the text tower, a small student of the teacher in the space that the image tower learned.
 
-    torchrun --standalone --nproc-per-node CORES text.py WORK [--texts 12_000_000]
+    torchrun --standalone --nproc-per-node CORES text.py WORK [--texts 1_200_000] [--start MODEL]
 
 First it only imitates the teacher's projected vectors, on captions, class prompts and WordNet; in the last
-part it is tuned as well against the pictures' vectors, the image tower frozen. A run that is stopped goes
-on from WORK/text.pt.
+part it is tuned as well against the pictures' vectors, the image tower frozen. With `--start MODEL` it does
+not begin with nothing but with the text tower of an open_clip directory, an earlier model of this kind. A
+run that is stopped goes on from WORK/text.pt.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import images
@@ -20,16 +22,17 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import TextTransformer
 from prepare import CONTEXT, VARIANTS, VOCABULARY, tokenizer
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from training import Average, checkpoint, cosine, parallel, processes, resume
+from training import Average, alone, checkpoint, cosine, finished, parallel, processes, resume
 
 WIDTH, HEADS, LAYERS, DIM = 256, 4, 3, 256
 BATCH, PEAK, DECAY, SEED = 384, 1.5e-3, 0.02, 0
-TUNED = 0.8  # from this share of the steps on, the pictures count
+TUNED = 0.7  # from this share of the steps on, the pictures count
 TUNING = 3e-4  # learning rate then
-CAPTIONED, LABELLED = 192, 160  # pictures of a tuning step
+CAPTIONED, LABELLED, VIEWS = 192, 160, 4  # pictures of a tuning step; views of each captioned picture
 UNSEEN = 2000  # WordNet texts held out
-SAVE_EVERY = 400  # steps
+SAVE_EVERY, REPORT_EVERY = 400, 100  # steps
 
 
 def main() -> None:
@@ -37,18 +40,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path)
-    parser.add_argument("--texts", type=lambda text: int(text.replace("_", "")), default=12_000_000)
+    parser.add_argument("--texts", type=lambda text: int(text.replace("_", "")), default=1_200_000)
+    parser.add_argument("--start", type=Path, help="an open_clip directory with such a tower")
     options = parser.parse_args()
-    train(options.work, options.texts)
+    train(options.work, options.texts, options.start)
 
 
-def train(work: Path, count_of_texts: int) -> None:
+def train(work: Path, count_of_texts: int, start: Path | None = None) -> None:
     rank, count, device = processes()
     torch.manual_seed(SEED)
+    project = finished(work / "images.pt")["average"]["project.weight"]
+    data = Texts(work, device, project)
     tower = text_tower()
-    tower.token_embedding.weight.data[: VOCABULARY - 2] = token_table(work)
+    if start:
+        take_over(tower, start, *data.some(8192))
+    else:
+        tower.token_embedding.weight.data[: VOCABULARY - 2] = token_table(work)
     tower.to(device)
-    whole = parallel(tower)
+    whole, peak = parallel(tower), PEAK / 2 if start else PEAK
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in tower.parameters() if p.ndim > 1], "weight_decay": DECAY},
@@ -57,19 +66,23 @@ def train(work: Path, count_of_texts: int) -> None:
         betas=(0.9, 0.98),
     )
     average = Average(tower, 0.998)
-    step = resume(work / "text.pt", tower=tower, optimizer=optimizer, average=average)
+    lock = alone(work / "text.pt") if rank == 0 else None
+    steps = count_of_texts // (BATCH * count)
+    about = {"steps": steps, "batch": BATCH * count, "project": project}  # the space it is trained in
+    step = first = resume(work / "text.pt", about, tower=tower, optimizer=optimizer, average=average)
+    if rank == 0:
+        print(f"text tower: step {step} of {steps}, {BATCH * count} texts each", flush=True)
     torch.manual_seed(SEED + 1 + rank + 1000 * step)
-    data = Texts(work, device, random.Random(f"{SEED} {rank} {step}"))
-    pictures = Pictures(work, device)
-    steps, began, first, sums = count_of_texts // (BATCH * count), time.monotonic(), step, [0.0, 0.0]
+    batches, pictures = data.endless(random.Random(f"{SEED} {rank} {step}")), Pictures(work, device)
+    began, sums = time.monotonic(), [0.0, 0.0]
     while step < steps:
         done = step / steps
         tuned = done >= TUNED
         part = (done - TUNED) / (1 - TUNED) if tuned else done / TUNED
-        rate = (TUNING if tuned else PEAK) * cosine(part, step, warm=100)
+        rate = (TUNING if tuned else peak) * cosine(part, step, warm=100)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        ids, target = next(data)
+        ids, target = next(batches)
         shown = pictures.draw() if tuned else None
         both = torch.cat([ids, shown[0]]) if shown else ids
         with torch.autocast(device.type, torch.bfloat16):
@@ -79,23 +92,24 @@ def train(work: Path, count_of_texts: int) -> None:
         loss = imitation + found
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(tower.parameters(), 1.0, error_if_nonfinite=True)
         optimizer.step()
         step += 1
         average.update(tower, step)
-        sums = [
-            sums[0] + float((texts[:BATCH] * target).sum(1).mean().detach()),
-            sums[1] + float(found.detach()),
-        ]
-        if step % 100 == 0 and rank == 0:
+        cosines = (texts[:BATCH] * target).sum(1).mean()
+        sums = [sums[0] + float(cosines.detach()), sums[1] + float(found.detach())]
+        if step % REPORT_EVERY == 0:
             speed = (step - first) * BATCH * count / (time.monotonic() - began)
-            told = f"cosine {sums[0] / 100:.4f}  pictures {sums[1] / 100:.3f}"
-            print(f"{step}/{steps}  {speed:.0f} texts/s  {told}", flush=True)
+            told = f"cosine {sums[0] / REPORT_EVERY:.4f}  pictures {sums[1] / REPORT_EVERY:.3f}"
+            if rank == 0:
+                print(f"{step}/{steps}  {speed:.0f} texts/s  {told}", flush=True)
             sums = [0.0, 0.0]
         if rank == 0 and (step % SAVE_EVERY == 0 or step == steps):
-            checkpoint(work / "text.pt", step, tower=tower, optimizer=optimizer, average=average)
+            checkpoint(work / "text.pt", step, about, tower=tower, optimizer=optimizer, average=average)
             if step % (5 * SAVE_EVERY) == 0 or step == steps:
                 print(f"unseen WordNet texts: cosine {data.unseen(tower):.4f}", flush=True)
+    if lock:
+        lock.release()
 
 
 def text_tower() -> TextTransformer:
@@ -105,6 +119,16 @@ def text_tower() -> TextTransformer:
     del tower.attn_mask
     tower.attn_mask = mask
     return tower
+
+
+@torch.no_grad()
+def take_over(tower: TextTransformer, start: Path, ids: Tensor, vectors: Tensor) -> None:
+    """Load another tower's weights; its projection is fitted anew, so that these ids give these vectors."""
+    state = load_file(start / "open_clip_model.safetensors")
+    tower.load_state_dict({name: state[name].float() for name in tower.state_dict()})
+    tower.text_projection.data = torch.eye(WIDTH)
+    features = torch.cat([tower(trimmed(tower, part)) for part in ids.split(500)])
+    tower.text_projection.data = torch.linalg.lstsq(features, vectors).solution
 
 
 def token_table(work: Path) -> Tensor:
@@ -117,13 +141,18 @@ def token_table(work: Path) -> Tensor:
 
 
 def trimmed(tower: TextTransformer, ids: Tensor) -> Tensor:
-    """Without the columns that are padding in every row, and the tower's mask likewise.
+    """Without the columns after every row's end, and the tower's mask likewise.
 
-    This changes no result, as attention looks back only.
+    This changes no result, as attention looks back only and the end is what is read.
     """
-    length = int((ids != 0).sum(1).max())
+    length = int(ends(ids).max())
     tower.attn_mask = tower.build_causal_mask()[:length, :length].to(ids.device)
     return ids[:, :length]
+
+
+def ends(ids: Tensor) -> Tensor:
+    """The length of each row up to its end token, the largest id. 0 is padding, but a sign of its own too."""
+    return ids.argmax(1) + 1
 
 
 def imitate(texts: Tensor, target: Tensor) -> Tensor:
@@ -133,35 +162,35 @@ def imitate(texts: Tensor, target: Tensor) -> Tensor:
 
 
 class Texts:
-    """Batches (ids, teacher's projected vectors) of texts of like length, without an end."""
+    """All texts: token ids (n, context), and the teacher's vectors (n, 256) as projected."""
 
-    def __init__(self, work: Path, device: torch.device, draw: random.Random) -> None:
-        self.device, self.draw = device, draw
-        project = torch.load(work / "images.pt", map_location="cpu")["average"]["project.weight"]
+    def __init__(self, work: Path, device: torch.device, project: Tensor) -> None:
+        self.device = device
         parts = {name: self.read(work, name, project) for name in ("captions-train", "prompts", "wordnet")}
         words, vectors = parts["wordnet"]
         self.held = words[:UNSEEN], vectors[:UNSEEN]
         parts["wordnet"] = words[UNSEEN:], vectors[UNSEEN:]
         each = [parts["captions-train"], *[parts["prompts"]] * 3, parts["wordnet"]]
         self.ids, self.vectors = (torch.cat([part[i] for part in each]) for i in (0, 1))
-        self.batches = self.endless()
 
     def read(self, work: Path, name: str, project: Tensor) -> tuple[Tensor, Tensor]:
-        texts = json.loads((work / f"{name}.json").read_text())
+        texts = json.loads((work / f"{name}.json").read_text(encoding="utf-8"))
         vectors = torch.from_numpy(np.load(work / f"{name}.npy")).float()
         return tokenizer(work)(texts), F.normalize(vectors @ project.T, dim=-1)
 
-    def endless(self) -> Iterator[tuple[Tensor, Tensor]]:
-        lengths = (self.ids != 0).sum(1)
+    def some(self, count: int) -> tuple[Tensor, Tensor]:
+        """Ids and vectors of random texts."""
+        rows = torch.randperm(len(self.ids))[:count]
+        return self.ids[rows], self.vectors[rows]
+
+    def endless(self, draw: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
+        lengths = ends(self.ids)
         while True:
             order = torch.argsort(lengths + torch.rand(len(lengths)) * 3)  # lengths alike within two tokens
             batches = [rows for rows in order.split(BATCH) if len(rows) == BATCH]
-            self.draw.shuffle(batches)
+            draw.shuffle(batches)
             for rows in batches:
                 yield self.ids[rows].to(self.device), self.vectors[rows].to(self.device)
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        return next(self.batches)
 
     @torch.no_grad()
     def unseen(self, tower: TextTransformer) -> float:
@@ -172,29 +201,35 @@ class Texts:
 
 
 class Pictures:
-    """Frozen vectors of training pictures, with their captions or classes."""
+    """Frozen vectors of random views of the training pictures, with their captions or classes."""
 
     def __init__(self, work: Path, device: torch.device) -> None:
         student = images.trained(work, device)
         self.scale = float(student.scales.detach()[1].exp().clamp(max=60))
-        flip = bool(torch.rand(()) < 0.5)  # another view in another process
-        self.captioned = images.vectors(student, images.training_pictures(work, images.CAPTIONED)[0], flip)
+        view = partial(images.augmented, size=images.SIZES[-1][1])
+        captioned, _ = images.training_pictures(work, images.CAPTIONED)
+        each = [images.vectors(student, captioned, partial(view, captioned=True)) for _ in range(VIEWS)]
+        self.captioned = torch.stack(each)  # (views, pictures, dim)
         sets = [images.training_pictures(work, name) for name in images.LABELLED]
-        self.labelled = torch.cat([images.vectors(student, pixels, flip) for pixels, _ in sets])
+        shown = [images.vectors(student, pixels, partial(view, captioned=False)) for pixels, _ in sets]
+        self.labelled = torch.cat(shown)
         self.y = torch.from_numpy(np.concatenate([y for _, y in sets])).to(device)
         words = tokenizer(work)
-        read = lambda name: words(json.loads((work / f"{name}.json").read_text())).to(device)  # noqa: E731
+        read = lambda name: words(json.loads((work / f"{name}.json").read_text(encoding="utf-8"))).to(device)  # noqa: E731
         self.captions = read("captions-train").unflatten(0, (-1, 5))
         self.prompts = read("prompts").unflatten(0, (-1, VARIANTS))
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Token ids of captions and of the drawn classes' prompts; pictures of both; each one's class."""
-        captioned = torch.randperm(len(self.captioned))[:CAPTIONED]
+        captioned, view = (
+            torch.randperm(len(self.captions))[:CAPTIONED],
+            torch.randint(0, VIEWS, (CAPTIONED,)),
+        )
         labelled = torch.randint(0, len(self.y), (LABELLED,))
         classes, place = self.y[labelled].unique(return_inverse=True)
         captions = self.captions[captioned, torch.randint(0, 5, (CAPTIONED,))]
         prompts = self.prompts[classes, torch.randint(0, self.prompts.shape[1], (len(classes),))]
-        return torch.cat([captions, prompts]), self.captioned[captioned], self.labelled[labelled], place
+        return torch.cat([captions, prompts]), self.captioned[view, captioned], self.labelled[labelled], place
 
     def loss(self, texts: Tensor, captioned: Tensor, labelled: Tensor, place: Tensor) -> Tensor:
         """Captions and their pictures both ways, class pictures among the drawn classes."""

@@ -2,11 +2,13 @@
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,12 +16,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 def processes() -> tuple[int, int, torch.device]:
-    """This process, how many there are, and its device. One thread each: torchrun starts one a core."""
+    """This process, how many there are, and its device: one process alone on a GPU, or some on processors."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    if "RANK" not in os.environ:
+    if "RANK" not in os.environ:  # not started by torchrun
         return 0, 1, device
+    torch.set_num_threads(1)  # a process a core: threads that wait for each other lose more than they win
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return torch.distributed.get_rank(), torch.distributed.get_world_size(), device
 
@@ -57,18 +58,53 @@ class Average:
             self.state[name].copy_(value)
 
 
-def checkpoint(path: Path, step: int, **parts: Any) -> None:
-    """Write all states; the file is always a whole one."""
+def alone(path: Path) -> FileLock:
+    """A lock on a checkpoint: workers may outlive a torchrun that was killed, and go on writing.
+
+    Raises:
+        SystemExit: another run holds it.
+    """
+    lock = FileLock(path.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        sys.exit(f"another run is writing {path}: stop it first")
+    return lock
+
+
+def checkpoint(path: Path, step: int, about: dict[str, Any], **parts: Any) -> None:
+    """Write all states and what the run is about; the file is always a whole one."""
     beside = path.with_suffix(".tmp")
-    torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, beside)
+    torch.save({"step": step, **about, **{name: part.state_dict() for name, part in parts.items()}}, beside)
     beside.replace(path)
 
 
-def resume(path: Path, **parts: Any) -> int:
-    """Load all states where there is a checkpoint, and its step; 0 where there is none."""
+def resume(path: Path, about: dict[str, Any], **parts: Any) -> int:
+    """Load all states where there is a checkpoint, and its step; 0 where there is none.
+
+    Raises:
+        SystemExit: the checkpoint is of a run about something else.
+    """
     if not path.exists():
         return 0
     states = torch.load(path, map_location="cpu", weights_only=True)
+    for name, value in about.items():
+        if name != "steps" and not torch.equal(torch.as_tensor(states[name]), torch.as_tensor(value)):
+            sys.exit(f"{path} is of another run, with another {name}: move it away, or run as it was made")
     for name, part in parts.items():
         part.load_state_dict(states[name])
     return int(states["step"])
+
+
+def finished(path: Path) -> dict[str, Any]:
+    """What a run left behind that came to its end.
+
+    Raises:
+        SystemExit: it did not, or there is none.
+    """
+    if not path.exists():
+        sys.exit(f"there is no {path}: run {path.stem}.py first")
+    states: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if states["step"] < states["steps"]:
+        sys.exit(f"{path} stands at step {states['step']} of {states['steps']}: start {path.stem}.py again")
+    return states

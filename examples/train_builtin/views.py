@@ -1,7 +1,5 @@
 """Random views of pictures, a batch at a time: float32 (n, 3, side, side), 0 to 255 until normalized."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,37 +20,23 @@ def cropped(pixels: Tensor, size: int, least: float) -> Tensor:
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def recoloured(pixels: Tensor) -> Tensor:
-    """Random brightness, contrast, colour and saturation; one in ten grey. In and out 0 to 255."""
+def recoloured(pixels: Tensor, strength: float) -> Tensor:
+    """Random brightness, contrast and colours, `strength` in ten grey; changes its argument."""
     n = len(pixels)
-    factor = lambda low, high, *shape: torch.empty(n, *shape, device=pixels.device).uniform_(low, high)  # noqa: E731
+
+    def factor(spread: float, channels: int = 1) -> Tensor:
+        low, high = 1 - spread * strength, 1 + spread * strength
+        return torch.empty(n, channels, 1, 1, device=pixels.device).uniform_(low, high)
+
     grey = pixels.mean(1, keepdim=True)
-    saturation = factor(0.5, 1.4, 1, 1, 1) * (factor(0, 1, 1, 1, 1) > 0.1)
-    gain, contrast = factor(0.7, 1.3, 1, 1, 1) * factor(0.92, 1.08, 3, 1, 1), factor(0.7, 1.3, 1, 1, 1)
+    saturation = factor(0.45) * (torch.rand(n, 1, 1, 1, device=pixels.device) > 0.1 * strength)
     mean = grey.mean((2, 3), keepdim=True)
-    # contrast about the mean and saturation about the grey, in one pass over the pixels
-    return (
-        pixels.mul_(saturation)
-        .add_(grey * (1 - saturation))
-        .sub_(mean)
-        .mul_(contrast)
-        .add_(mean)
-        .mul_(gain)
-        .clamp_(0, 255)
-    )
+    pixels = pixels.mul_(saturation).add_(grey * (1 - saturation))
+    pixels = pixels.sub_(mean).mul_(factor(0.3)).add_(mean)  # contrast
+    return pixels.mul_(factor(0.3) * factor(0.08, 3)).clamp_(0, 255)
 
 
 def normalized(pixels: Tensor) -> Tensor:
+    """By the mean and deviation of ImageNet; changes its argument."""
     mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     return pixels.sub_(mean).div_(std)
-
-
-def cut_mix(pictures: Tensor, other: Tensor) -> tuple[Tensor, float]:
-    """A box of each picture comes from another, and the share of the picture that stays (Yun et al. 2019)."""
-    size = pictures.shape[-1]
-    side = int(size * math.sqrt(1 - float(torch.empty(()).uniform_(0.3, 1))))
-    top, left = (int(torch.randint(0, size - side + 1, ())) for _ in range(2))
-    box = (..., slice(top, top + side), slice(left, left + side))
-    mixed = pictures.clone()
-    mixed[box] = pictures[other][box]
-    return mixed, 1 - (side / size) ** 2
