@@ -28,7 +28,7 @@ from training import Average, alone, checkpoint, cosine, finished, parallel, pro
 
 WIDTH, HEADS, LAYERS, DIM = 256, 4, 3, 256
 BATCH, PEAK, DECAY, SEED = 384, 1.5e-3, 0.02, 0
-TUNED = 0.7  # from this share of the steps on, the pictures count
+TUNED = 0.6  # from this share of the steps on, the pictures count
 TUNING = 3e-4  # learning rate then
 CAPTIONED, LABELLED, VIEWS = 192, 160, 4  # pictures of a tuning step; views of each captioned picture
 UNSEEN = 2000  # WordNet texts held out
