@@ -1,6 +1,6 @@
 """Step 2: the image tower, trained toward a linear projection of the teacher's text space.
 
-    torchrun --standalone --nproc-per-node CORES images.py WORK [--samples 1_150_000]
+    torchrun --standalone --nproc-per-node CORES images.py WORK [--samples 2_850_000]
 
 One process a core (one alone on a GPU). A run that is stopped goes on from WORK/images.pt, at most
 SAVE_EVERY steps back. The texts are locked (LiT, Zhai et al. 2022): their vectors are the teacher's, and
@@ -25,8 +25,8 @@ from training import Average, alone, checkpoint, cosine, finished, parallel, pro
 from views import cropped, normalized, recoloured
 
 ARCHITECTURE, DIM = "resnet10t", 256
-BATCH = {"tiny-imagenet": 60, "flickr8k-train": 44, "caltech101": 16, "clothing": 8}  # of one process
-SIZES = ((0.0, 64), (0.80, 96))  # from this share of the samples on, at this size
+BATCH = {"tiny-imagenet": 66, "flickr8k-train": 32, "caltech101": 20, "clothing": 10}  # of one process
+SIZES = ((0.0, 64), (0.33, 96))  # from this share of the samples on, at this size
 PEAK, DECAY, SEED = 2e-3, 0.05, 0
 BANK, NOUNS, REMEMBERED = 2048, 1024, 2048  # captions and nouns drawn as negatives each step; past pictures
 ALIKE = 0.30  # cosine of the teacher from which a caption is no negative of a class
@@ -43,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path)
-    parser.add_argument("--samples", type=lambda text: int(text.replace("_", "")), default=1_150_000)
+    parser.add_argument("--samples", type=lambda text: int(text.replace("_", "")), default=2_850_000)
     options = parser.parse_args()
     train(options.work, options.samples)
 

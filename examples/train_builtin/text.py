@@ -1,9 +1,9 @@
 """Step 3: the text tower, a small student of the teacher in the space that the image tower learned.
 
-    torchrun --standalone --nproc-per-node CORES text.py WORK [--texts 1_200_000] [--start MODEL]
+    torchrun --standalone --nproc-per-node CORES text.py WORK [--texts 1_200_000] [--tower MODEL]
 
 First it only imitates the teacher's projected vectors, on captions, class prompts and WordNet; in the last
-part it is tuned as well against the pictures' vectors, the image tower frozen. With `--start MODEL` it does
+part it is tuned as well against the pictures' vectors, the image tower frozen. With `--tower MODEL` it does
 not begin with nothing but with the text tower of an open_clip directory, an earlier model of this kind. A
 run that is stopped goes on from WORK/text.pt.
 """
@@ -41,9 +41,9 @@ def main() -> None:
     )
     parser.add_argument("work", type=Path)
     parser.add_argument("--texts", type=lambda text: int(text.replace("_", "")), default=1_200_000)
-    parser.add_argument("--start", type=Path, help="an open_clip directory with such a tower")
+    parser.add_argument("--tower", type=Path, help="an open_clip directory with such a tower")
     options = parser.parse_args()
-    train(options.work, options.texts, options.start)
+    train(options.work, options.texts, options.tower)
 
 
 def train(work: Path, count_of_texts: int, start: Path | None = None) -> None:
