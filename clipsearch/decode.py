@@ -206,7 +206,11 @@ def _converted(image: Image.Image, held: tuple[int, int], min_side: int | None =
 
     if held[0] * held[1] <= LARGE:
         return load()
-    return _large.submit(load).result()
+    try:
+        task = _large.submit(load)
+    except RuntimeError:  # no thread starts any more: the interpreter is ending
+        return load()
+    return task.result()
 
 
 def _opener(kind: str) -> type[ImageFile.ImageFile]:

@@ -558,6 +558,22 @@ def test_what_is_converted_in_strips_looks_as_if_it_was_not(photo, mode):
     np.testing.assert_array_equal(np.asarray(decode(tall).image), np.tile(data, (35, 1, 1)))
 
 
+def test_a_large_picture_is_whole_also_while_the_interpreter_ends(tmp_path):
+    Image.new("L", (7200, 7200), 90).save(tmp_path / "large.png")
+    code = """
+import sys, threading, time
+from clipsearch.decode import decode
+data = open(sys.argv[1], "rb").read()
+def late():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    print(decode(data, min_side=224).image.getpixel((0, 0)))
+threading.Thread(target=late).start()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "large.png")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "(90, 90, 90)\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_process_decodes_large_pictures_too(tmp_path):
     Image.new("L", (7200, 7200)).save(tmp_path / "large.png")
