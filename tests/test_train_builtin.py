@@ -4,6 +4,7 @@ import importlib
 import io
 import json
 import math
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from clipsearch import load_encoder
+from clipsearch.errors import LockedError
 
 CODE = Path(__file__).parents[1] / "examples" / "train_builtin"
 NAMES = ("training", "views", "prepare", "images", "text", "export", "evaluate")
@@ -297,14 +299,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(code, tmp_path,
     assert code.training.resume(path, {}, **state) == 7
 
 
-def test_two_runs_do_not_write_the_same_checkpoint(code, tmp_path):
-    lock = code.training.alone(tmp_path / "images.pt")
-    with pytest.raises(SystemExit, match=r"another run is writing .*images\.pt"):
-        code.training.alone(tmp_path / "images.pt")
-    lock.release()
-    code.training.alone(tmp_path / "images.pt").release()
-
-
 def test_the_average_forgets_slowly(code):
     import torch
 
@@ -416,6 +410,14 @@ def test_from_photos_to_a_model_that_clipsearch_loads(
     assert np.load(work / "flickr8k-train.npy").shape == (6, 128, 128, 3)
     assert np.load(work / "prompts.npy").shape == (code.prepare.VARIANTS * (2 + 102 + 10), DIM)
 
+    held = "from clipsearch.files import write_lock; import sys; from pathlib import Path\n"
+    held += "with write_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", held, str(work / "images.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match="is being written by process"):
+            code.images.train(work, samples=4 * 12)
+        other.communicate()
     code.images.train(work, samples=4 * 12)
     with pytest.raises(SystemExit, match=r"there is no .*text\.pt"):
         code.export.export(work, tmp_path / "model")

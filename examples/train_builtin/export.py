@@ -14,12 +14,13 @@ from pathlib import Path
 
 import images
 import torch
+from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD
 from open_clip.tokenizer import SimpleTokenizer
 from prepare import CONTEXT, VOCABULARY, tokenizer
 from safetensors.torch import save_file
 from text import HEADS, LAYERS, WIDTH
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from training import MEAN, STD, finished
+from training import finished
 
 
 def main() -> None:
@@ -64,7 +65,12 @@ def config() -> dict[str, object]:
                 "hf_tokenizer_name": ".",
             },
         },
-        "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"},
+        "preprocess_cfg": {
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
     }
 
 

@@ -8,10 +8,10 @@ only the projection to 256 dimensions learns with the tower.
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
-from prepare import VARIANTS, words_in
+from prepare import VARIANTS, read, words_in
 from torch import Tensor, nn
-from training import Average, alone, checkpoint, cosine, finished, parallel, processes, resume
+from training import Average, checkpoint, cosine, finished, parallel, processes, resume
 from views import cropped, normalized, recoloured
+
+from clipsearch.files import write_lock
 
 ARCHITECTURE, DIM = "resnet10t", 256
 BATCH = {"tiny-imagenet": 66, "flickr8k-train": 32, "caltech101": 20, "clothing": 10}  # of one process
@@ -43,7 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path)
-    parser.add_argument("--samples", type=lambda text: int(text.replace("_", "")), default=2_850_000)
+    parser.add_argument("--samples", type=int, default=2_850_000)
     options = parser.parse_args()
     train(options.work, options.samples)
 
@@ -56,7 +58,9 @@ def train(work: Path, samples: int) -> None:
     parts = groups(student)
     optimizer, scales_of = torch.optim.AdamW(parts, lr=PEAK, betas=(0.9, 0.98)), [p["scale"] for p in parts]
     average = Average(student, 0.997)
-    lock = alone(work / "images.pt") if rank == 0 else None
+    lock = ExitStack()
+    if rank == 0:  # workers may outlive a torchrun that was killed, and go on writing
+        lock.enter_context(write_lock(work / "images.lock"))
     together = sum(BATCH.values()) * count
     steps = samples // together
     about = {"steps": steps, "batch": together}
@@ -92,8 +96,7 @@ def train(work: Path, samples: int) -> None:
             sums = dict.fromkeys(LOSSES, 0.0)
         if rank == 0 and (step % SAVE_EVERY == 0 or step == steps):
             checkpoint(work / "images.pt", step, about, student=student, optimizer=optimizer, average=average)
-    if lock:
-        lock.release()
+    lock.close()
 
 
 class Student(nn.Module):
@@ -247,12 +250,6 @@ def augmented(pixels: Tensor, size: int, captioned: bool) -> Tensor:
     return normalized(recoloured(cropped(pixels, size, least), strength))
 
 
-def plain(pixels: Tensor, size: int) -> Tensor:
-    """Each picture as it is, (n, 3, size, size)."""
-    shown = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return normalized(shown.clamp_(0, 255))
-
-
 def on(device: torch.device, pixels: np.ndarray) -> Tensor:
     """Pictures (n, side, side, 3) uint8 as float32 (n, 3, side, side)."""
     return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
@@ -263,14 +260,10 @@ def training_pictures(work: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
     That is the place of its class in classes.json, or its own where it has captions.
     """
-    about, pixels = (
-        json.loads((work / f"{name}.json").read_text(encoding="utf-8")),
-        np.load(work / f"{name}.npy"),
-    )
+    about, pixels = read(work / f"{name}.json"), np.load(work / f"{name}.npy")
     if name == CAPTIONED:
         return pixels, np.arange(len(pixels))
-    pairs = json.loads((work / "classes.json").read_text(encoding="utf-8"))
-    classes = {tuple(pair): place for place, pair in enumerate(pairs)}
+    classes = {tuple(pair): place for place, pair in enumerate(read(work / "classes.json"))}
     rows = np.flatnonzero(~np.array(about["held_out"]))
     return pixels[rows], np.array([classes[name, about["classes"][row]] for row in rows])
 
@@ -281,8 +274,8 @@ def word_targets(work: Path) -> np.ndarray:
     Rare words count more, by the logarithm of how many pictures there are for one that has it. A softmax over
     such targets serves several labels at once (Mahajan et al. 2018).
     """
-    words = {word: n for n, word in enumerate(json.loads((work / "words.json").read_text(encoding="utf-8")))}
-    captions = json.loads((work / "captions-train.json").read_text(encoding="utf-8"))
+    words = {word: n for n, word in enumerate(read(work / "words.json"))}
+    captions = read(work / "captions-train.json")
     counts = np.zeros((len(captions) // 5, len(words)), np.float32)
     for number, caption in enumerate(captions):
         for word in set(words_in(caption)) & words.keys():

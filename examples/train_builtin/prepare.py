@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import open_clip.tokenizer
@@ -151,7 +151,7 @@ def texts(wordnet: Path, work: Path, model: "SentenceTransformer") -> None:
     for split in ("train", "dev"):
         about = json.loads((work / f"flickr8k-{split}.json").read_text(encoding="utf-8"))
         embed(f"captions-{split}", [caption for five in about["captions"] for caption in five])
-    told = json.loads((work / "captions-train.json").read_text(encoding="utf-8"))
+    told = read(work / "captions-train.json")
     embed("words", words_of(told))
     draw = random.Random(0)
     things = sorted({lemmas[0] for lemmas, _, file in nouns.values() if file in SEEN})
@@ -197,9 +197,9 @@ def read_wordnet(path: Path) -> dict[str, tuple[list[str], str, int]]:
 
 def class_texts(work: Path, nouns: dict[str, tuple[list[str], str, int]]) -> list[tuple[str, str, list[str]]]:
     """(set, class, VARIANTS texts) for each class of the three labelled sets."""
-    tiny = json.loads((work / "tiny-names.json").read_text(encoding="utf-8"))
+    tiny = read(work / "tiny-names.json")
     found = [("tiny-imagenet", wnid, variants(tiny[wnid], nouns[wnid[1:]][1])) for wnid in sorted(tiny)]
-    ours = json.loads(Path(__file__).with_name("classes.json").read_text(encoding="utf-8"))
+    ours = read(Path(__file__).with_name("classes.json"))
     for group in ("caltech101", "clothing"):
         for name, about in sorted(ours[group].items()):
             plain = name.replace("_", " ").lower()  # what an evaluation asks for, beside what a person would
@@ -249,6 +249,10 @@ def tokenizer(work: Path) -> open_clip.tokenizer.SimpleTokenizer:
         merges = gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
         path.write_bytes(gzip.compress("\n".join(merges[: 1 + VOCABULARY - 512 - 2]).encode(), mtime=0))
     return open_clip.tokenizer.SimpleTokenizer(bpe_path=str(path), context_length=CONTEXT)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write(path: Path, value: object) -> None:

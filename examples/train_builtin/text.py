@@ -9,10 +9,10 @@ run that is stopped goes on from WORK/text.pt.
 """
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +21,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import TextTransformer
-from prepare import CONTEXT, VARIANTS, VOCABULARY, tokenizer
+from prepare import CONTEXT, VARIANTS, VOCABULARY, read, tokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from training import Average, alone, checkpoint, cosine, finished, parallel, processes, resume
+from training import Average, checkpoint, cosine, finished, parallel, processes, resume
 
-WIDTH, HEADS, LAYERS, DIM = 256, 4, 3, 256
+from clipsearch.files import write_lock
+
+WIDTH, HEADS, LAYERS = 256, 4, 3
 BATCH, PEAK, DECAY, SEED = 384, 1.5e-3, 0.02, 0
 TUNED = 0.6  # from this share of the steps on, the pictures count
 TUNING = 3e-4  # learning rate then
@@ -40,7 +42,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path)
-    parser.add_argument("--texts", type=lambda text: int(text.replace("_", "")), default=1_200_000)
+    parser.add_argument("--texts", type=int, default=1_200_000)
     parser.add_argument("--tower", type=Path, help="an open_clip directory with such a tower")
     options = parser.parse_args()
     train(options.work, options.texts, options.tower)
@@ -66,7 +68,9 @@ def train(work: Path, count_of_texts: int, start: Path | None = None) -> None:
         betas=(0.9, 0.98),
     )
     average = Average(tower, 0.998)
-    lock = alone(work / "text.pt") if rank == 0 else None
+    lock = ExitStack()
+    if rank == 0:  # workers may outlive a torchrun that was killed, and go on writing
+        lock.enter_context(write_lock(work / "text.lock"))
     steps = count_of_texts // (BATCH * count)
     about = {"steps": steps, "batch": BATCH * count, "project": project}  # the space it is trained in
     step = first = resume(work / "text.pt", about, tower=tower, optimizer=optimizer, average=average)
@@ -108,13 +112,12 @@ def train(work: Path, count_of_texts: int, start: Path | None = None) -> None:
             checkpoint(work / "text.pt", step, about, tower=tower, optimizer=optimizer, average=average)
             if step % (5 * SAVE_EVERY) == 0 or step == steps:
                 print(f"unseen WordNet texts: cosine {data.unseen(tower):.4f}", flush=True)
-    if lock:
-        lock.release()
+    lock.close()
 
 
 def text_tower() -> TextTransformer:
     """open_clip's, its mask no buffer: each batch sets its own, and processes do not share it."""
-    tower = TextTransformer(CONTEXT, VOCABULARY, WIDTH, HEADS, LAYERS, output_dim=DIM)
+    tower = TextTransformer(CONTEXT, VOCABULARY, WIDTH, HEADS, LAYERS, output_dim=images.DIM)
     mask = tower.attn_mask
     del tower.attn_mask
     tower.attn_mask = mask
@@ -166,15 +169,17 @@ class Texts:
 
     def __init__(self, work: Path, device: torch.device, project: Tensor) -> None:
         self.device = device
-        parts = {name: self.read(work, name, project) for name in ("captions-train", "prompts", "wordnet")}
+        parts = {
+            name: self.embedded(work, name, project) for name in ("captions-train", "prompts", "wordnet")
+        }
         words, vectors = parts["wordnet"]
         self.held = words[:UNSEEN], vectors[:UNSEEN]
         parts["wordnet"] = words[UNSEEN:], vectors[UNSEEN:]
         each = [parts["captions-train"], *[parts["prompts"]] * 3, parts["wordnet"]]
         self.ids, self.vectors = (torch.cat([part[i] for part in each]) for i in (0, 1))
 
-    def read(self, work: Path, name: str, project: Tensor) -> tuple[Tensor, Tensor]:
-        texts = json.loads((work / f"{name}.json").read_text(encoding="utf-8"))
+    def embedded(self, work: Path, name: str, project: Tensor) -> tuple[Tensor, Tensor]:
+        texts = read(work / f"{name}.json")
         vectors = torch.from_numpy(np.load(work / f"{name}.npy")).float()
         return tokenizer(work)(texts), F.normalize(vectors @ project.T, dim=-1)
 
@@ -215,16 +220,13 @@ class Pictures:
         self.labelled = torch.cat(shown)
         self.y = torch.from_numpy(np.concatenate([y for _, y in sets])).to(device)
         words = tokenizer(work)
-        read = lambda name: words(json.loads((work / f"{name}.json").read_text(encoding="utf-8"))).to(device)  # noqa: E731
-        self.captions = read("captions-train").unflatten(0, (-1, 5))
-        self.prompts = read("prompts").unflatten(0, (-1, VARIANTS))
+        self.captions = words(read(work / "captions-train.json")).to(device).unflatten(0, (-1, 5))
+        self.prompts = words(read(work / "prompts.json")).to(device).unflatten(0, (-1, VARIANTS))
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Token ids of captions and of the drawn classes' prompts; pictures of both; each one's class."""
-        captioned, view = (
-            torch.randperm(len(self.captions))[:CAPTIONED],
-            torch.randint(0, VIEWS, (CAPTIONED,)),
-        )
+        captioned = torch.randperm(len(self.captions))[:CAPTIONED]
+        view = torch.randint(0, VIEWS, (CAPTIONED,))
         labelled = torch.randint(0, len(self.y), (LABELLED,))
         classes, place = self.y[labelled].unique(return_inverse=True)
         captions = self.captions[captioned, torch.randint(0, 5, (CAPTIONED,))]

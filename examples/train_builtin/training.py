@@ -8,11 +8,8 @@ from typing import Any
 
 import torch
 import torch.distributed
-from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 def processes() -> tuple[int, int, torch.device]:
@@ -56,20 +53,6 @@ class Average:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         for name, value in state.items():
             self.state[name].copy_(value)
-
-
-def alone(path: Path) -> FileLock:
-    """A lock on a checkpoint: workers may outlive a torchrun that was killed, and go on writing.
-
-    Raises:
-        SystemExit: another run holds it.
-    """
-    lock = FileLock(path.with_suffix(".lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        sys.exit(f"another run is writing {path}: stop it first")
-    return lock
 
 
 def checkpoint(path: Path, step: int, about: dict[str, Any], **parts: Any) -> None:

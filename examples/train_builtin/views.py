@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
-from training import MEAN, STD
 
 
 def cropped(pixels: Tensor, size: int, least: float) -> Tensor:
@@ -38,5 +38,6 @@ def recoloured(pixels: Tensor, strength: float) -> Tensor:
 
 def normalized(pixels: Tensor) -> Tensor:
     """By the mean and deviation of ImageNet; changes its argument."""
-    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    both = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=pixels.device) * 255
+    mean, std = both.view(2, 1, 3, 1, 1)
     return pixels.sub_(mean).div_(std)
