@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import CollectionError as CollectionError
     from .errors import DamagedError as DamagedError
     from .errors import ImageError as ImageError
+    from .errors import LabelError as LabelError
     from .errors import LockedError as LockedError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import ModelError as ModelError
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from .errors import QueryError as QueryError
     from .errors import SourceError as SourceError
     from .ingest import Interrupted as Interrupted
+    from .labels import Label as Label
+    from .labels import LabelResults as LabelResults
+    from .labels import read_labels as read_labels
     from .report import Report as Report
     from .results import Hit as Hit
     from .results import SearchResults as SearchResults
     from .types import Embeddings as Embeddings
     from .types import Encoder as Encoder
     from .types import Item as Item
+    from .zeroshot import label as label
 
 _HOMES = {
     "ClipsearchError": "errors",
@@ -45,6 +50,9 @@ _HOMES = {
     "ImageError": "errors",
     "Interrupted": "ingest",
     "Item": "types",
+    "Label": "labels",
+    "LabelError": "errors",
+    "LabelResults": "labels",
     "LockedError": "errors",
     "MissingExtraError": "errors",
     "ModelError": "errors",
@@ -53,7 +61,9 @@ _HOMES = {
     "Report": "report",
     "SearchResults": "results",
     "SourceError": "errors",
+    "label": "zeroshot",
     "load_encoder": "encoders",
+    "read_labels": "labels",
 }
 
 __all__ = list(_HOMES)

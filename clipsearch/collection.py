@@ -3,18 +3,33 @@
 import json
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from . import upkeep
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder
-from .errors import ClipsearchError, CollectionError, ModelError, QueryError, SourceError
+from .errors import ClipsearchError, CollectionError, LabelError, ModelError, QueryError, SourceError
 from .ingest import ingest
+from .labelling import label_pictures
+from .labels import (
+    DEFAULT,
+    LabelResults,
+    LabelSet,
+    LabelSpec,
+    TemplateSpec,
+    TextModel,
+    build_classifier,
+    joined,
+    read_labels,
+    read_templates,
+    refine,
+)
+from .progress import progress_bar
 from .query import cached
 from .report import Failure, Report
 from .results import Hit, SearchResults
@@ -25,6 +40,8 @@ from .spec import index_for
 from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
 from .types import Embeddings, Encoder, Source, as_embeddings
 from .writer import Writer, writing
+
+KEPT, KEPT_OF_SEVERAL = 5, 20  # labels for each picture
 
 
 class Collection:
@@ -355,9 +372,7 @@ class Collection:
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
-        space = self._spaces.in_use()
-        model = (space.model, space.dim, space.fingerprint) if space else ("", 0, "")
-        return cached(model, texts, self._encode_texts)
+        return cached(self._cache_key(), texts, self._encode_texts)
 
     def embeddings(self) -> tuple[list[int], Embeddings]:
         """Every picture's id and its vector, float32 (n, dim), unit rows, in order of the ids.
@@ -395,6 +410,84 @@ class Collection:
         if held is None or held.space != space or held.generation != self._store.generation():
             held = self._held = Searcher(self._store, space)
         return held
+
+    # ------------------------------------------------------------------ labels
+
+    def classify(
+        self,
+        labels: LabelSpec,
+        *,
+        templates: TemplateSpec = DEFAULT,
+        multi: bool = False,
+        scores: str = "auto",
+        unknown: bool = True,
+        threshold: float | None = None,
+        examples: "Mapping[str, Sequence[Picture | Hit | int]] | None" = None,
+        k: int | None = None,
+        progress: bool | None = None,
+    ) -> LabelResults:
+        """Say of every picture which of some labels fits it, by the vectors that are here.
+
+        Args:
+            labels: names, or whatever `read_labels` takes: a text, CSV or JSON file, prompts by name, …
+            templates: what the names are put into, see `read_templates`.
+            multi: a picture may have several labels, or none.
+            scores: "softmax" for one label a picture; "sigmoid" (models trained with it) or "contrast"
+                for several; "auto" picks, and the results say which.
+            unknown: let a picture be none of these. It costs encoding about 1,000 words, once.
+            threshold: score from which a label is said. None: the best whatever its score, or, of
+                several, all from 0.5 ("sigmoid") or 0.95 ("contrast").
+            examples: for labels, pictures that show them: hits or ids of this collection, whose vectors
+                are there, or other pictures, which are encoded. They correct the classifier where that
+                makes held-out ones of them likelier; `results.refined` tells. At least 10 in all.
+            k: labels kept for each picture; None: 5, or 20 of several.
+            progress: show bars; None does where a terminal is watching.
+
+        Returns:
+            Every picture of the collection once, in order of the ids; those that could not be read too.
+
+        Raises:
+            LabelError: labels, templates, scores, examples or k are not to be used.
+        """
+        names, put = read_labels(labels, least=1 if multi else 2), read_templates(templates)
+        if k is not None and k < 1:
+            raise LabelError(f"k is how many labels to keep for each picture, at least 1, got {k!r}")
+        kept = min(len(names), k or (KEPT_OF_SEVERAL if multi else KEPT))
+        with progress_bar("labels", progress, unit="labels") as bar:
+            classify = build_classifier(
+                names, put, self._text_model(), multi=multi, scores=scores, unknown=unknown, done=bar.update
+            )
+        refined = refine(classify, *self._examples(names, examples)) if examples else None
+        classify, searcher = refined.classifier if refined else classify, self._searcher()
+        told = label_pictures(searcher, classify, kept, progress) if searcher else ((), joined([], kept))
+        return LabelResults(names, *told, multi, classify.kind, self.model, put.name, threshold, refined)
+
+    def _examples(
+        self, names: LabelSet, examples: "Mapping[str, Sequence[Picture | Hit | int]]"
+    ) -> tuple[Embeddings, list[int]]:
+        """The vectors of the examples, (m, dim), and the place of each one's label."""
+        shown = [
+            (names.index(label), picture) for label, pictures in examples.items() for picture in pictures
+        ]
+        vectors = [self._vector(picture) for _, picture in shown]
+        return np.concatenate([np.empty((0, self.encoder.dim), np.float32), *vectors]), [y for y, _ in shown]
+
+    def _vector(self, picture: "Picture | Hit | int") -> Embeddings:
+        """The vector of a picture of the collection, or of any other, float32 (1, dim)."""
+        searcher = self._searcher()
+        if searcher and isinstance(picture, Hit | Integral):
+            return searcher.embedding(self._content(picture.id if isinstance(picture, Hit) else int(picture)))
+        return encode_picture(cast("Picture", picture), self.encoder)
+
+    def _text_model(self) -> TextModel:
+        """What a classifier needs of the model."""
+        scale, bias = (getattr(self.encoder, name, None) for name in ("logit_scale", "logit_bias"))
+        return TextModel(self.model, self._cache_key(), self._encode_texts, scale, bias)
+
+    def _cache_key(self) -> tuple[str, int, str]:
+        """Under what the vectors of texts are kept; no fingerprint: they are not."""
+        space = self._spaces.in_use()
+        return (space.model, space.dim, space.fingerprint) if space else ("", 0, "")
 
     # ------------------------------------------------------------------ upkeep
 

@@ -24,7 +24,7 @@ from .decode import decode
 from .errors import CollectionError, ImageError, ModelError
 from .files import cores, interrupts_held
 from .outcomes import Loaded, Outcomes
-from .render import printable
+from .progress import progress_bar
 from .report import Report
 from .store import Space, Store
 from .types import Embeddings, Encoder, Item, Prepares, Source, as_embeddings
@@ -76,7 +76,7 @@ def ingest(
         SourceError: the source is absent or empty; nothing was changed.
         LockedError: another process is writing to the collection.
     """
-    with writing(store) as writer, _bar(source.root, progress) as bar:
+    with writing(store) as writer, progress_bar(source.root, progress) as bar:
         items = _peek(source.items())  # an absent or empty source raises here, before any change
         return _Ingest(writer, space(writer), source, encoder, retry_failed, batch_size, bar).run(items)
 
@@ -322,12 +322,3 @@ def _peek(items: Iterator[Item]) -> Iterator[Item]:
     """The same items; the first is fetched now, so that a source that cannot be read says so."""
     first = list(islice(items, 1))
     return (item for part in (first, items) for item in part)
-
-
-@contextmanager
-def _bar(name: str, progress: bool | None) -> Iterator[Any]:
-    from tqdm.auto import tqdm  # slow to import, and only needed here
-
-    disable = None if progress is None else not progress
-    with tqdm(desc=printable(name), unit=" pictures", disable=disable, leave=False) as bar:
-        yield bar

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING
+from pathlib import PurePath, PureWindowsPath
+from typing import TYPE_CHECKING, TypeAlias
 from unicodedata import category
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 QUALITY = 82  # of JPEG thumbnails
 LINKS = ("file:", "http:", "https:")  # what a card may lead to: nothing that runs code
+DEEP = 0.55  # from which share on writing turns to the colour of the ground
 JOINERS = "\u200c\u200d"  # invisible, but Persian and emoji are spelled with them
 
 
@@ -56,6 +58,12 @@ def thumbnail(image: "Image", side: int = 256) -> bytes:
     return file.getvalue()
 
 
+def relative(name: str) -> PurePath:
+    """Return a relative name whole and of any other the last part, which tells no folder of this machine."""
+    path = PureWindowsPath(name)  # knows drives, and both kinds of slash
+    return PurePath(path.name) if path.anchor or ".." in path.parts or "://" in name else path
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """One picture with what is said of it.
@@ -85,12 +93,60 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """A share, 0 to 1, drawn in a table as the length of a bar, perhaps with a mark at another share."""
+
+    share: float
+    mark: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """A number in a table: the darker, the larger a share it is; what is right in another colour.
+
+    Attributes:
+        count: the number; 0 leaves the cell empty.
+        share: 0 to 1.
+        right: whether it counts what is right.
+        about: what a pointer over it shows.
+    """
+
+    count: int
+    share: float
+    right: bool
+    about: str
+
+
+Cell: TypeAlias = str | int | float | Bar | Heat  # nan is a dash
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells under the names of their columns, which stand upright over Heat."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
-    """Cards under a heading, with a note between the two; whatever is empty is left out."""
+    """Tables and cards under a heading and a note; whatever is empty is left out.
+
+    Attributes:
+        heading: also its link at the top of the page, unless it is part of the section before.
+        note: a paragraph under the heading.
+        cards: pictures.
+        tables: before the pictures.
+        part: whether it belongs to the section before.
+        small: whether the cards are small, for many of them.
+    """
 
     heading: str
     note: str = ""
     cards: Sequence[Card] = ()
+    tables: Sequence[Table] = ()
+    part: bool = False
+    small: bool = False
 
 
 def page(title: str, sections: Sequence[Section], *, note: str = "", footer: str = "") -> str:
@@ -147,21 +203,53 @@ def _paragraph(text: str, kind: str) -> str:
 
 
 def _contents(sections: Sequence[Section]) -> str:
-    if len(sections) < 2:
+    whole = [(number, section) for number, section in enumerate(sections, 1) if not section.part]
+    if len(whole) < 2:
         return ""
-    links = (f'<a href="#s{n}" dir="auto">{_text(part.heading)}</a>' for n, part in enumerate(sections, 1))
+    links = (f'<a href="#s{number}" dir="auto">{_text(section.heading)}</a>' for number, section in whole)
     return f'<nav aria-label="On this page">{"".join(links)}</nav>'
 
 
 def _section(number: int, section: Section) -> str:
     cards = "".join(map(_card, section.cards))
-    heading = f'<h2 dir="auto">{_text(section.heading)}</h2>' if section.heading else ""
-    return f"""<section id="s{number}">
+    level = "h3" if section.part else "h2"
+    heading = f'<{level} dir="auto">{_text(section.heading)}</{level}>' if section.heading else ""
+    return f"""<section id="s{number}"{' class="part"' if section.part else ""}>
 {heading}
 {_paragraph(section.note, "note")}
-{f'<ol class="cards">{cards}</ol>' if cards else ""}
+{"".join(map(_table, section.tables))}
+{f'<ol class="cards{" small" if section.small else ""}">{cards}</ol>' if cards else ""}
 </section>
 """
+
+
+def _table(table: Table) -> str:
+    first = table.rows[0] if table.rows else [""] * len(table.columns)
+    heads = (
+        f'<th class="{_kind(cell)}"><span dir="auto">{_text(name)}</span></th>'
+        for name, cell in zip(table.columns, first, strict=True)
+    )
+    rows = (f"<tr>{''.join(map(_datum, row))}</tr>" for row in table.rows)
+    whole = f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="table">{whole}</div>'
+
+
+def _kind(cell: Cell) -> str:
+    return "number" if isinstance(cell, int | float) else type(cell).__name__.lower()
+
+
+def _datum(cell: Cell) -> str:
+    if isinstance(cell, Bar):
+        mark = "" if cell.mark is None else f'<b style="left:{cell.mark:.1%}"></b>'
+        return f'<td class="bar"><div><i style="width:{cell.share:.1%}"></i>{mark}</div></td>'
+    if isinstance(cell, Heat):
+        kind = "heat" + " right" * cell.right + " deep" * (cell.share > DEEP)
+        about = f'style="--share:{cell.share:.0%}" title="{_text(cell.about)}"' if cell.count else ""
+        return f'<td class="{kind}" {about}>{cell.count or ""}</td>'
+    if isinstance(cell, str):
+        return f'<td class="str" dir="auto">{_text(cell)}</td>'
+    number = "–" if cell != cell else f"{cell:,}" if isinstance(cell, int) else f"{cell:.3f}"
+    return f'<td class="number">{number}</td>'
 
 
 def _card(card: Card) -> str:
@@ -218,9 +306,10 @@ ABSENT = (
 
 STYLE = """
 :root { --ground: #f6f6f7; --card: #fff; --well: #ececef; --ink: #18191c; --soft: #5d616a;
-  --line: #00000014; --tint: #e7ecfd; --accent: #2f4ac0; }
+  --line: #00000014; --tint: #e7ecfd; --accent: #2f4ac0; --miss: #b3401f; }
 @media (prefers-color-scheme: dark) { :root { --ground: #101113; --card: #191b1e; --well: #222428;
-  --ink: #ededf0; --soft: #a0a4ad; --line: #ffffff17; --tint: #262d48; --accent: #aab9ff; } }
+  --ink: #ededf0; --soft: #a0a4ad; --line: #ffffff17; --tint: #262d48; --accent: #aab9ff;
+  --miss: #ff9d7a; } }
 * { box-sizing: border-box; margin: 0; }
 html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
 body { max-width: 84rem; margin: auto; padding: clamp(1.5rem, 5vw, 4rem) clamp(1rem, 4vw, 3rem);
@@ -248,6 +337,7 @@ a.frame:focus-visible { outline-offset: -3px; border-radius: 14px; }
 .frame:has(.absent) { overflow: visible; }
 .frame img { max-width: 100%; max-height: 100%; min-height: 0; border-radius: 5px;
   box-shadow: 0 1px 5px #0003; }
+.cards.small { gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
 .absent { display: grid; gap: .3rem; justify-items: center; max-width: 13rem; font-size: .875rem; }
 .absent p { text-align: center; }
 .about { display: flex; gap: .75rem; align-items: start; justify-content: space-between;
@@ -257,16 +347,38 @@ a.frame:focus-visible { outline-offset: -3px; border-radius: 14px; }
   font-size: .78rem; font-weight: 600; line-height: 1.45; font-variant-numeric: tabular-nums; }
 .card > .line { padding: 0 .9rem; }
 .line { color: var(--soft); font-size: .8rem; }
+.part { margin-top: 1.6rem; }
+h3 { font-size: 1rem; font-weight: 650; text-align: left; }
+.table { margin-top: 1.1rem; overflow-x: auto; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+th { color: var(--soft); font-weight: 500; text-align: left; vertical-align: bottom; }
+th, td { padding: .28rem 1rem .28rem 0; }
+tbody tr { border-top: 1px solid var(--line); }
+.number { text-align: right; white-space: nowrap; }
+.str { min-width: 7rem; }
+table:has(.bar) { width: min(100%, 46rem); }
+.bar { width: 100%; min-width: 5rem; }
+.bar div { position: relative; height: .7rem; }
+.bar i { display: block; height: 100%; border-radius: 3px; background: var(--accent); }
+.bar b { position: absolute; top: -.2rem; bottom: -.2rem; width: 2px; background: var(--miss); }
+th.heat { padding: .4rem 0; }
+th.heat span { display: inline-block; writing-mode: vertical-rl; transform: rotate(180deg); }
+td.heat { --hue: var(--miss); height: 1.9rem; min-width: 1.9rem; padding: 0 .2rem; font-size: .72rem;
+  text-align: center; border: 1px solid var(--line);
+  background: color-mix(in srgb, var(--hue) var(--share, 0%), var(--card)); }
+td.right { --hue: var(--accent); } td.deep { color: var(--card); }
+table:has(.heat) :is(th, td) { overflow-wrap: normal; white-space: nowrap; }
 footer { margin-top: clamp(2.5rem, 6vw, 4rem); padding-top: 1.25rem; border-top: 1px solid var(--line); }
 @media (max-width: 37rem) {
   .cards { gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
   .frame { padding: .5rem; } .about { gap: .35rem; padding: .6rem .65rem 0; }
   .name { font-size: .84rem; } .badge { padding: .1rem .4rem; font-size: .72rem; }
+  th, td { padding-right: .6rem; } .str { min-width: 5rem; } .bar { min-width: 4rem; padding-right: 0; }
   .card > .line { padding: 0 .65rem; } .absent { font-size: .8rem; } .absent .line { font-size: .75rem; } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
   :root { --ground: #fff; --card: #fff; --well: #fff; --ink: #000; --soft: #444; --line: #ccc;
-    --tint: #fff; --accent: #000; }
+    --tint: #fff; --accent: #000; --miss: #666; }
   body { max-width: none; padding: 0; } nav { display: none; }
   .cards { grid-template-columns: repeat(4, 1fr); gap: .6rem; }
   .name { font-size: .8rem; } .badge { padding: 0; }

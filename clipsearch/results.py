@@ -4,12 +4,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .errors import ClipsearchError, ImageError, SourceError, require
 from .files import write_durably
-from .render import Card, Section, grid, page, printable, thumbnail
+from .render import Card, Section, grid, page, printable, relative, thumbnail
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -203,14 +203,14 @@ def _summary(results: SearchResults) -> str:
     if not results.hits:
         return "Nothing found"
     count = "1 picture" if len(results) == 1 else f"{len(results):,} pictures, best first"
-    model = _relative(results.model.removeprefix("local-dir:")).as_posix()
+    model = relative(results.model.removeprefix("local-dir:")).as_posix()
     return f"{count} · {results.score_kind}" + (f" · {model}" if results.model else "")
 
 
 def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
     image, reason = _thumbnail(hit, side)
     badge = f"{hit.score:.3f}"
-    name = _relative(hit.key).name
+    name = relative(hit.key).name
     if not reveal:
         return Card(name, _harmless(hit), image, reason, badge)
     link = Path(hit.path).as_uri() if os.path.isabs(hit.path) and os.path.isfile(hit.path) else None
@@ -226,16 +226,10 @@ def _thumbnail(hit: Hit, side: int) -> tuple[bytes | None, str]:
         return None, "the place it came from cannot be read"
 
 
-def _relative(name: str) -> PurePath:
-    """Return a relative name whole and of any other the last part, which tells no folder of this machine."""
-    path = PureWindowsPath(name)  # knows drives, and both kinds of slash
-    return PurePath(path.name) if path.anchor or ".." in path.parts or "://" in name else path
-
-
 def _harmless(hit: Hit) -> list[str]:
     """Return what the default page tells of a picture: its folder, size, date and camera."""
     facts = hit.metadata
-    folder = _relative(hit.key).parent
+    folder = relative(hit.key).parent
     size = f"{facts['width']} × {facts['height']}" if facts.get("width") and facts.get("height") else ""
     taken = str(facts.get("taken") or "").replace("T", " ")[:16]  # to the minute
     lines = [

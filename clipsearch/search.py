@@ -1,10 +1,11 @@
 """From query vectors to hits: the index finds rows, the store knows whose they are."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,18 @@ Known: TypeAlias = tuple[ItemRow, dict[str, Any]]
 
 Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 """A picture as a query: a path, the bytes of a file, or a PIL image."""
+
+
+ROWS_TOGETHER = 8192
+
+
+class Place(NamedTuple):
+    """An item and where it is."""
+
+    item: ItemRow
+    path: str
+    root: str  # of its source
+    read: "Callable[[], bytes | Image]"
 
 
 class Searcher:
@@ -73,12 +86,36 @@ class Searcher:
 
     def everything(self) -> tuple[list[int], Embeddings]:
         """The id of every present item and its vector, float32 (n, dim), in order of the ids."""
-        row_of = {int(content): row for row, content in enumerate(self._contents)}
-        items = [
-            item for item in self._store.items(failed=False) if not item.missing and item.content in row_of
-        ]
-        rows = np.array([row_of[item.content or 0] for item in items], np.int64)
-        return [item.id for item in items], self._index.vectors(rows)
+        items = [item for item in self._store.items(failed=False) if not item.missing]
+        rows = self.rows_of(np.array([item.content for item in items], np.int64))
+        ids = [item.id for item, row in zip(items, rows, strict=True) if row >= 0]
+        return ids, self._index.vectors(rows[rows >= 0])
+
+    def rows_of(self, contents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The row of each of n contents, (n,); -1 for one that has no vector here."""
+        if not len(self._contents):
+            return np.full(len(contents), -1, np.int64)
+        order = np.argsort(self._contents, kind="stable")
+        place = np.searchsorted(self._contents, contents, side="right", sorter=order) - 1
+        rows = order[np.maximum(place, 0)]
+        return np.where(self._contents[rows] == contents, rows, -1)
+
+    def blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[Embeddings]:
+        """The vectors of some rows, float32, some thousands at a time, in order."""
+        return (self._index.vectors(rows[i : i + ROWS_TOGETHER]) for i in range(0, len(rows), ROWS_TOGETHER))
+
+    def pictures(self) -> Iterator[Place]:
+        """Every file of the collection once, in order of the ids; those that could not be read too."""
+        items = [item for item in self._store.items() if not item.missing]
+        shown = Counter(item.content for item in items)
+        files: set[tuple[int | None, str]] = set()  # of contents that several items show
+        for item in items:
+            source = self._source(item.source)
+            path = source.path(item.key)
+            file = item.content, os.path.realpath(path) if shown[item.content] > 1 else path
+            if item.content is None or shown[item.content] == 1 or file not in files:
+                yield Place(item, path, source.root, partial(_read, source, item.key))
+            files.add(file)
 
     def _hits(self, near: Neighbours, k: int, without: int | None) -> tuple[Hit, ...]:
         contents = [int(content) for content in self._contents[near.rows]]

@@ -10,10 +10,12 @@ from PIL import Image
 from clipsearch.encoders import load_encoder
 from clipsearch.errors import ModelError
 
-TEXTS = ["a dog", "two people on a beach that is far longer than the context", "", "A Red Boat"]
-CONTEXT = 12
-TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-VISION = TOWER | {"image_size": 32, "patch_size": 16}
+TEXTS = [
+    "a dog",
+    "two people on a beach, told in far more words than there is room for in the context",
+    "",
+    "A Red Boat",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,67 +24,6 @@ def images():
     return [
         Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in [(50, 40), (33, 70)]
     ]
-
-
-def letters():
-    """A tokenizer of single bytes, as CLIP's, with a start and an end."""
-    from open_clip.tokenizer import bytes_to_unicode
-    from transformers import CLIPTokenizer
-
-    each = list(bytes_to_unicode().values())
-    names = [*each, *(letter + "</w>" for letter in each), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={name: n for n, name in enumerate(names)}, merges=[])
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A tiny CLIP with random weights in transformers' format: its folder, model and processor."""
-    import torch
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    special = {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
-    text = TOWER | special | {"vocab_size": 514, "max_position_embeddings": CONTEXT}
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=16)).eval()
-    size = {"height": 32, "width": 32}
-    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
-    processor = CLIPProcessor(image_processor=pictures, tokenizer=letters())
-    return write(tmp_path_factory.mktemp("clip"), model, processor)
-
-
-@pytest.fixture(scope="module")
-def siglip(tmp_path_factory):
-    """A tiny SigLIP likewise."""
-    import torch
-    from tokenizers import Tokenizer, models
-    from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import (
-        PreTrainedTokenizerFast,
-        SiglipConfig,
-        SiglipImageProcessor,
-        SiglipModel,
-        SiglipProcessor,
-    )
-
-    torch.manual_seed(1)
-    text = TOWER | {"vocab_size": 514, "max_position_embeddings": CONTEXT, "projection_size": 32}
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION)).eval()
-    model.logit_bias.data.fill_(-7.5)
-    model.logit_scale.data.fill_(2.0)
-    tokenizer = Tokenizer(
-        models.BPE({letter: n for n, letter in enumerate(sorted(ByteLevel.alphabet()))}, [])
-    )
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)  # keeps upper and lower case apart
-    words = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
-    pictures = SiglipImageProcessor(size={"height": 32, "width": 32})
-    return write(tmp_path_factory.mktemp("siglip"), model, SiglipProcessor(pictures, words))
-
-
-def write(folder, model, processor):
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder, model, processor
 
 
 def unit(features):
@@ -94,7 +35,7 @@ def forward(model, processor, images, texts, padding):
     """Unit rows by transformers' own processor and forward."""
     import torch
 
-    options = {"padding": padding, "truncation": True, "max_length": CONTEXT, "return_tensors": "pt"}
+    options = {"padding": padding, "truncation": True, "max_length": 64, "return_tensors": "pt"}
     with torch.inference_mode():
         return (
             unit(model.get_image_features(**processor(images=images, return_tensors="pt"))),
@@ -188,10 +129,11 @@ def test_the_fingerprint_follows_the_files_and_not_the_place(clip, tmp_path):
     assert load_encoder(tmp_path / "moved").fingerprint() != first
 
 
-def test_a_model_of_texts_alone_says_so_when_it_gets_a_picture(images, tmp_path):
+def test_a_model_of_texts_alone_says_so_when_it_gets_a_picture(images, letters, tmp_path):
     from transformers import BertConfig, BertModel
 
-    BertModel(BertConfig(vocab_size=514, max_position_embeddings=CONTEXT, **TOWER)).save_pretrained(tmp_path)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=514, max_position_embeddings=64, **tower)).save_pretrained(tmp_path)
     letters().save_pretrained(tmp_path)
     encoder = load_encoder(tmp_path, device="cpu")
 

@@ -13,12 +13,12 @@ LAYERS = [
     {"types", "files", "faiss_check"},
     {"exif"},
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
-    {"store", "results"},
+    {"store", "results", "labels", "progress"},
     {"writer", "exact"},
     {"outcomes", "search", "upkeep"},
-    {"ingest", "spaces"},
+    {"ingest", "spaces", "labelling"},
     {"collection"},
-    {"demo"},
+    {"zeroshot"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

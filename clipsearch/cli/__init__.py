@@ -19,6 +19,7 @@ from ..errors import ClipsearchError
 from ..render import printable
 from .demo import demo
 from .index import index
+from .label import label
 from .models import models
 from .output import examples
 from .search import search
@@ -99,7 +100,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (demo, index, search, info, verify, compact, remove, relocate, models):
+for command in (demo, index, search, label, info, verify, compact, remove, relocate, models):
     main.add_command(command)
 
 

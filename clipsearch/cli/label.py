@@ -1,0 +1,172 @@
+"""`clipsearch label`: say of every picture which of some labels fits it."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+
+from ..render import printable
+from .output import counted, emit, examples, existing, json_option, note, shown
+
+if TYPE_CHECKING:
+    from ..collection import Collection
+    from ..labels import LabelResults, LabelSpec
+
+SHOWN = 20  # labels and pictures on a terminal
+SOME_FAILED = 3  # exit code
+WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run goes on
+
+
+@click.command(
+    epilog=examples(
+        "clipsearch label ~/Photos --labels cat,dog,car --out labels.csv",
+        "clipsearch label photos.clipsearch --labels labels.txt --multi --html report.html",
+        "clipsearch label pets/ --labels cat,dog --truth folder",
+    )
+)
+@click.argument("source", metavar="SOURCE|DIR")
+@click.option(
+    "--labels",
+    "labels",
+    required=True,
+    metavar="L",
+    help="Names between commas, a .txt, .csv or .json file, or imagenet-1k.",
+)
+@click.option(
+    "--templates",
+    default="photo",
+    show_default=True,
+    metavar="T",
+    help="photo, plain, simple-7, openai-80, a file, or a sentence with {} in it.",
+)
+@click.option("--multi", is_flag=True, help="A picture may have several labels, or none.")
+@click.option(
+    "--scores",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "softmax", "sigmoid", "contrast"]),
+    help="What the scores are.",
+)
+@click.option("--threshold", metavar="S", type=float, help="Say a label from this score on only.")
+@click.option(
+    "--unknown/--no-unknown", default=True, show_default=True, help="Let a picture be none of these."
+)
+@click.option("--model", metavar="M", help="See `clipsearch models`; pictures of a SOURCE get siglip2-b16.")
+@click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps.")
+@click.option("--precision", default="auto", show_default=True, metavar="P", help="fp32, bf16, fp16.")
+@click.option(
+    "--out", metavar="F", type=click.Path(path_type=Path), help="Write .csv, .tsv, .jsonl, .json or .parquet."
+)
+@click.option("--html", metavar="F", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
+@click.option("--truth", metavar="T", help="Measure: `folder`, or a table with the columns path and label.")
+@json_option
+@click.pass_context
+def label(
+    ctx: click.Context,
+    source: str,
+    labels: str,
+    templates: str,
+    multi: bool,
+    scores: str,
+    threshold: float | None,
+    unknown: bool,
+    model: str | None,
+    device: str,
+    precision: str,
+    out: Path | None,
+    html: Path | None,
+    truth: str | None,
+    as_json: bool,
+) -> None:
+    """Say of every picture which of some labels fits it.
+
+    The pictures are those of a collection, DIR, whose vectors are there already, or of a SOURCE as
+    `clipsearch index` takes it. A run with --out that was stopped goes on where it was.
+
+    Exits with 3 when all is done but some pictures cannot be read.
+    """
+    names = _names(labels, least=1 if multi else 2)  # before anything is encoded
+    with _photos(Path(source), source, out, model, device, precision) as photos:
+        results = photos.classify(
+            names, templates=templates, multi=multi, scores=scores, unknown=unknown, threshold=threshold
+        )
+        evaluation = results.evaluate(truth) if truth else None
+        if out:
+            results.write(out)
+        if html:
+            results.to_html(html, evaluation=evaluation)
+    if as_json:
+        emit({"pictures": results.to_dicts(), "evaluation": evaluation and evaluation.to_dict()})
+    else:
+        _tell(results, said=not out)
+        for written in filter(None, (out, html)):
+            note(f"written: {shown(written.expanduser().absolute())}")
+        if evaluation:
+            click.echo(evaluation.summary())
+    if any(picture.reason for picture in results.pictures):
+        ctx.exit(SOME_FAILED)
+
+
+def _names(labels: str, least: int) -> "LabelSpec":
+    """What --labels means: a file or a set as it is, else names between commas."""
+    from ..labels import read_labels, split_names
+
+    known = os.path.exists(labels) or "," not in labels
+    return read_labels(labels if known else split_names(labels), least=least)
+
+
+@contextmanager
+def _photos(
+    folder: Path, source: str, out: Path | None, model: str | None, device: str, precision: str
+) -> "Iterator[Collection]":
+    """The collection to label: the one that was named, or one made of the source and deleted at the end."""
+    from ..collection import Collection
+    from ..store import is_collection
+
+    if is_collection(folder.expanduser()):
+        with existing(folder, read_only=True, model=model) as photos:
+            yield photos
+        return
+    with _work(out) as place, Collection(place, model=model, device=device, precision=precision) as photos:
+        report = photos.add(source)
+        note(printable(str(report)))
+        yield photos
+
+
+@contextmanager
+def _work(out: Path | None) -> Iterator[Path]:
+    """A folder for the vectors. Beside --out it stays when a run is stopped, and the next one goes on."""
+    if out is None:
+        with TemporaryDirectory(prefix="clipsearch-", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary) / "labels"
+        return
+    place = out.expanduser().with_name(out.name + WORK)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _tell(results: "LabelResults", *, said: bool) -> None:
+    """The pictures for a program where no terminal is watching, and how many got which label for a person."""
+    if said and not sys.stdout.isatty():
+        for row in results:
+            click.echo(
+                f"{printable('|'.join(row.labels) or str(row.verdict))}\t{printable(row.picture.path)}"
+            )
+        return
+    click.echo(str(results))
+    counts = sorted(results.counts().items(), key=lambda pair: -pair[1])
+    for name, count in counts[:SHOWN]:
+        click.echo(f"  {count:>9,}  {printable(name)}")
+    if len(counts) > SHOWN:
+        click.echo(f"  and {counted(len(counts) - SHOWN, 'label')} more")
+    failed = [picture for picture in results.pictures if picture.reason]
+    for picture in failed[:SHOWN]:
+        click.echo(f"  {shown(picture.path)}: {printable(picture.reason)}")
+    if len(failed) > SHOWN:
+        click.echo(f"  and {len(failed) - SHOWN:,} more that cannot be read")

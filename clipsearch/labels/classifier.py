@@ -1,0 +1,274 @@
+"""A zero-shot classifier: label vectors made from texts, and what they say of pictures' vectors.
+
+Formulas. c is a cosine, s the model's logit scale, b its logit bias.
+
+- softmax, for one label a picture (CLIP; Radford et al. 2021): p_l = exp(s c_l) / sum_j exp(s c_j).
+- sigmoid, for several, of models trained with it (SigLIP; Zhai et al. 2023): p_l = 1 / (1 + exp(-s c_l - b)).
+- contrast, for several, of all other models: the share of the background words that fit the picture
+  less than the label does. It needs no scale, and no two models' scores mean different things.
+- none of these: with r the share of the background words that fit better than the best of L labels,
+  1 - (1 - r)^L is the chance that of L words drawn from the background one fits better than that.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import LabelError
+from ..query import cached
+from ..types import Embeddings, as_embeddings
+from .labelset import Label, LabelSet
+from .templates import Templates, open_clip_metadata, read_templates
+
+ScoreKind = Literal["softmax", "sigmoid", "contrast"]
+Encode = Callable[[Sequence[str]], Embeddings]
+
+DEFAULT_SCALE = 100.0  # of an encoder that tells none: CLIP's
+RELATED = 5.0  # standard deviations above a label's mean from which a background word is taken for a synonym
+FEW = 32  # so many of the best are found faster one by one than by sorting
+BLOCK = 16_000_000  # cosines computed at a time, 64 MB
+LABELS_TOGETHER = 64  # encoded before they are kept, so that a stop costs little
+
+
+class TextModel(NamedTuple):
+    """What a classifier needs of an encoder: its text side.
+
+    Attributes:
+        name: its id.
+        key: id, dimension and fingerprint, by which label vectors are kept.
+        encode: gives float32 (n, dim) unit rows for n texts.
+        scale, bias: logit scale and logit bias; None where it has none.
+    """
+
+    name: str
+    key: tuple[str, int, str]
+    encode: Encode
+    scale: float | None = None
+    bias: float | None = None
+
+
+class Scores(NamedTuple):
+    """What a classifier says of n pictures: their k best labels."""
+
+    top: npt.NDArray[np.int32]  # (n, k) positions of labels, best first; -1 where nothing is known
+    scores: npt.NDArray[np.float32]  # (n, k) probabilities, or shares for "contrast"
+    cosines: npt.NDArray[np.float32]  # (n, k)
+    unknown: npt.NDArray[np.float32]  # (n,) chance that none of the labels fits; nan where not asked
+
+    def at(self, rows: slice | npt.NDArray[np.int64]) -> "Scores":
+        """The scores of some pictures."""
+        return Scores(self.top[rows], self.scores[rows], self.cosines[rows], self.unknown[rows])
+
+    def spread(self, rows: npt.NDArray[np.int64]) -> "Scores":
+        """The scores of pictures of which each has one of these rows, (m,); -1 gives -1 and nan."""
+        blank = np.full((1, self.top.shape[1]), np.nan, np.float32)
+        nothing = Scores(np.full(blank.shape, -1, np.int32), blank, blank, blank[:, 0])
+        return joined([self, nothing], self.top.shape[1]).at(rows)  # -1 is the last
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Label vectors and how to read them.
+
+    Attributes:
+        vectors: float32 (L, dim), unit rows: one for each label.
+        background: float32 (B, dim), unit rows, of words that are none of the labels; (0, dim): not asked.
+        kind: how cosines become scores; see above.
+        scale, bias: of the model.
+        shift: float32 (L, dim), what examples add to the logits, or None; see `refine`.
+    """
+
+    vectors: Embeddings
+    background: Embeddings
+    kind: ScoreKind
+    scale: float
+    bias: float = 0.0
+    shift: npt.NDArray[np.float32] | None = None
+
+    def __call__(self, embeddings: Embeddings, k: int) -> Scores:
+        """Score pictures.
+
+        Args:
+            embeddings: float32 (n, dim), unit rows; n may be 0.
+            k: how many labels to give for each, at most L.
+        """
+        step = max(1, BLOCK // (len(self.vectors) + len(self.background)))
+        parts = [self._block(embeddings[i : i + step], k) for i in range(0, len(embeddings), step)]
+        return joined(parts, k)
+
+    def _block(self, embeddings: Embeddings, k: int) -> Scores:
+        cosines = embeddings @ self.vectors.T  # (b, L)
+        others = np.sort(embeddings @ self.background.T, axis=1)  # (b, B)
+        logits = self.logits(embeddings, cosines)
+        top = best_first(logits, k)
+        best, found = (np.take_along_axis(table, top, 1) for table in (logits, cosines))  # (b, k)
+        share = _share_above(others, found)
+        if self.kind == "softmax":
+            scores = np.exp(best - log_sum_exp(logits)[:, None])
+        elif self.kind == "sigmoid":
+            scores = 1 / (1 + np.exp(-best - self.bias))
+        else:
+            scores = 1 - share
+        unknown = 1 - (1 - share[:, 0]) ** len(self.vectors)
+        return Scores(top.astype(np.int32), scores, found, unknown.astype(np.float32))
+
+    def logits(self, embeddings: Embeddings, cosines: Embeddings) -> npt.NDArray[np.float32]:
+        """What softmax and sigmoid are taken of, float32 (n, L)."""
+        scaled: npt.NDArray[np.float32] = np.float32(self.scale) * cosines
+        return scaled if self.shift is None else scaled + embeddings @ self.shift.T
+
+
+def build_classifier(
+    labels: LabelSet,
+    templates: Templates,
+    model: TextModel,
+    *,
+    multi: bool = False,
+    scores: str = "auto",
+    unknown: bool = True,
+    done: Callable[[int], object] = bool,
+) -> Classifier:
+    """Make a classifier of texts alone.
+
+    Args:
+        labels: what to tell apart.
+        templates: what a label's names are put into.
+        model: whose text tower encodes them.
+        multi: a picture may have several labels, or none.
+        scores: "softmax", "sigmoid", "contrast" or "auto": softmax for one label a picture; for
+            several, sigmoid where the model has a logit bias, else contrast.
+        unknown: give pictures a chance to be none of these. About 1,000 words more are encoded, once.
+        done: called with how many labels have become vectors, several times.
+
+    Raises:
+        LabelError: there are no such scores, or sigmoid for a model without a logit bias.
+    """
+    kind = _kind(scores, multi, model)
+    vectors = label_vectors(labels, templates, model, done)
+    needed = unknown or kind == "contrast"
+    return Classifier(
+        vectors,
+        background(vectors, model, done) if needed else vectors[:0],
+        kind,
+        DEFAULT_SCALE if model.scale is None else model.scale,
+        model.bias or 0.0,
+    )
+
+
+def _kind(scores: str, multi: bool, model: TextModel) -> ScoreKind:
+    if scores == "auto":
+        several: ScoreKind = "contrast" if model.bias is None else "sigmoid"
+        return several if multi else "softmax"
+    if scores == "sigmoid" and model.bias is None:
+        raise LabelError(f"{model.name!r} was not trained for sigmoid scores: use 'contrast', or 'auto'")
+    if scores == "softmax" and not multi:
+        return "softmax"
+    if scores == "sigmoid":
+        return "sigmoid"
+    if scores == "contrast":
+        return "contrast"
+    allowed = "'sigmoid' and 'contrast'" if multi else "'softmax', 'sigmoid' and 'contrast'"
+    raise LabelError(f"found scores={scores!r}; expected one of 'auto', {allowed}")
+
+
+def label_vectors(
+    labels: LabelSet, templates: Templates, model: TextModel, done: Callable[[int], object] = bool
+) -> Embeddings:
+    """One vector for each label, float32 (L, dim), unit rows.
+
+    The mean of the unit vectors of all its prompts, brought back to unit length (prompt ensembling,
+    Radford et al. 2021, section 3.1.4). Vectors made before come from the cache.
+    """
+    prompts = [_prompts(label, templates) for label in labels]
+    by_key = {_key(texts): texts for texts in prompts}
+    keys, rows = [_key(texts) for texts in prompts], []
+    for start in range(0, len(keys), LABELS_TOGETHER):
+        part = keys[start : start + LABELS_TOGETHER]
+        rows.append(cached(model.key, part, lambda new: _ensembles([by_key[k] for k in new], model.encode)))
+        done(len(part))
+    return np.concatenate(rows)
+
+
+def _key(prompts: Sequence[str]) -> str:
+    """What a group of prompts is kept under: one alone is a query like any other."""
+    if len(prompts) == 1:
+        return prompts[0]
+    return "prompts " + hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
+
+
+def _prompts(label: Label, templates: Templates) -> list[str]:
+    names = (label.name, *label.synonyms)
+    return list(label.prompts) or [text for name in names for text in templates.prompts(name)]
+
+
+def _ensembles(prompts: Sequence[Sequence[str]], encode: Encode) -> Embeddings:
+    """The mean direction of each group of texts, which are encoded together, short ones first."""
+    texts = sorted({text for group in prompts for text in group}, key=len)  # like lengths waste no padding
+    place = {text: row for row, text in enumerate(texts)}
+    vectors = encode(texts)
+    return as_embeddings([vectors[[place[text] for text in group]].mean(0) for group in prompts])
+
+
+def background(vectors: Embeddings, model: TextModel, done: Callable[[int], object] = bool) -> Embeddings:
+    """Vectors of the words that pictures may show beside the labels: float32 (B, dim), unit rows.
+
+    They are the names of ImageNet's classes without those that mean about the same as a label, which
+    would be labels and no background (the idea of NegLabel, Jiang et al. 2024, whose negative labels
+    are words far from the labels).
+    """
+    names = list(dict.fromkeys(open_clip_metadata("IMAGENET_CLASSNAMES")))
+    words = label_vectors(LabelSet(tuple(map(Label, names))), read_templates("photo"), model, done)
+    near = words @ vectors.T  # (B, L)
+    rest: Embeddings = words[~(near - near.mean(0) > RELATED * near.std(0)).any(1)]
+    return rest
+
+
+def best_first(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    """The columns of the k largest values of each row, (n, k), best first; equal ones in their order."""
+    if k > FEW:
+        return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    left, rows, found = scores.copy(), np.arange(len(scores)), []
+    for _ in range(k):
+        found.append(left.argmax(1))
+        left[rows, found[-1]] = -np.inf
+    return np.stack(found, 1)
+
+
+def log_sum_exp(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The logarithm of each row's sum of exponentials, (n,)."""
+    highest = logits.max(1)
+    shares = logits - highest[:, None]
+    sums: npt.NDArray[np.float32] = highest + np.log(np.exp(shares, out=shares).sum(1))
+    return sums
+
+
+def _share_above(others: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """For each value (n, k) the share of its sorted row of `others` (n, B) that is larger; nan if B is 0."""
+    if not others.shape[1]:
+        return np.full_like(values, np.nan)
+    below = [np.searchsorted(row, value, side="right") for row, value in zip(others, values, strict=True)]
+    share: npt.NDArray[np.float32] = 1 - np.array(below, np.float32) / np.float32(others.shape[1])
+    return share
+
+
+def score_all(
+    classify: Classifier, blocks: Iterable[Embeddings], k: int, done: Callable[[int], object] = bool
+) -> Scores:
+    """The scores of many pictures, whose vectors come a block at a time."""
+    parts = []
+    for block in blocks:
+        parts.append(classify(block, k))
+        done(len(block))
+    return joined(parts, k)
+
+
+def joined(parts: Sequence[Scores], k: int) -> Scores:
+    """One after the other; no parts give (0, k)."""
+    empty = np.empty((0, k), np.float32)
+    first = Scores(empty.astype(np.int32), empty, empty, empty.sum(1))
+    return Scores(*map(np.concatenate, zip(first, *parts, strict=True)))

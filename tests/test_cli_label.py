@@ -1,0 +1,119 @@
+"""`clipsearch label`, on squares of one colour and the built-in model."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from clipsearch.cli import main
+from clipsearch.collection import Collection
+from clipsearch.encoders import load_encoder
+
+NAMES = ["grass", "sea", "fire"]
+
+
+def run(*args: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    for name, colour in {"grass": (40, 160, 30), "sea": (20, 60, 200)}.items():
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (64, 64), colour).save(folder / name / "1.png")
+    (folder / "broken.jpg").write_bytes(b"")
+    return folder
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def label(pictures: Path, *args: object, code: int = 3) -> Result:
+    names = ",".join(NAMES)
+    return run(
+        "label", pictures, "--labels", names, "--model", "builtin", "--precision", "fp32", *args, code=code
+    )
+
+
+def test_every_picture_has_a_row_with_the_softmax_of_its_cosines(pictures: Path) -> None:
+    document = json.loads(label(pictures, "--no-unknown", "--json").stdout)
+
+    encoder = load_encoder("builtin", precision="fp32")
+    texts = encoder.encode_texts([f"a photo of {name}." for name in ("a grass", "a sea", "a fire")])
+    rows = {row["key"]: row for row in document["pictures"]}
+    assert set(rows) == {"grass/1.png", "sea/1.png", "broken.jpg"}
+    for key in ("grass/1.png", "sea/1.png"):
+        cosines = (encoder.encode_images([Image.open(pictures / key)]) @ texts.T)[0]
+        weights = np.exp(encoder.logit_scale * (cosines - cosines.max()))
+        found = {guess["label"]: (guess["score"], guess["cosine"]) for guess in rows[key]["guesses"]}
+        for name, weight, cosine in zip(NAMES, weights / weights.sum(), cosines, strict=True):
+            assert found[name] == (pytest.approx(weight, abs=2e-3), pytest.approx(cosine, abs=2e-3))
+        assert rows[key]["label"] == NAMES[int(cosines.argmax())]
+    assert rows["broken.jpg"]["verdict"] == "failed"
+    assert rows["broken.jpg"]["reason"]
+
+
+def test_a_table_is_written_and_the_vectors_beside_it_go(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels.csv"
+    told = label(pictures, "--no-unknown", "--out", out)
+
+    rows = table(out)
+    assert [row["verdict"] for row in rows].count("failed") == 1
+    assert {row["label"] for row in rows} - set(NAMES) == {""}
+    assert "3 pictures: 2 labelled, 1 failed" in told.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "pictures"}
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_vectors_it_had(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "sea").rename(tmp_path / "later")
+    with Collection(tmp_path / "labels.csv.clipsearch", model="builtin", precision="fp32") as begun:
+        begun.add(pictures, progress=False)
+    (tmp_path / "later").rename(pictures / "sea")
+
+    told = label(pictures, "--no-unknown", "--out", tmp_path / "labels.csv")
+
+    assert "1 added, 1 unchanged" in told.stderr
+    rows = table(tmp_path / "labels.csv")
+    assert sorted(row["key"] for row in rows) == ["broken.jpg", "grass/1.png", "sea/1.png"]
+
+
+def test_a_collection_is_labelled_without_reading_a_picture(pictures: Path, tmp_path: Path) -> None:
+    with Collection(tmp_path / "c", model="builtin") as photos:
+        photos.add(pictures / "sea", progress=False)
+    (pictures / "sea" / "1.png").unlink()
+
+    told = run("label", tmp_path / "c", "--labels", "sea,grass", "--no-unknown").stdout
+
+    assert told.splitlines() == [f"sea\t{pictures / 'sea' / '1.png'}"]
+
+
+def test_the_truth_is_measured_and_a_page_written(pictures: Path, tmp_path: Path) -> None:
+    told = label(pictures, "--no-unknown", "--truth", "folder", "--html", tmp_path / "page.html").stdout
+
+    assert "acc1" in told
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg;base64," in page
+    assert str(tmp_path) not in page
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [("cat", "cat"), ("cat,Cat", "Cat"), ("cat,,dog", "blank"), ("labels.xyz", "labels.xyz")],
+)
+def test_bad_labels_are_one_line_and_nothing_is_made(
+    pictures: Path, tmp_path: Path, labels: str, said: str
+) -> None:
+    out = tmp_path / "labels.csv"
+    told = run("label", pictures, "--labels", labels, "--model", "builtin", "--out", out, code=1)
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
