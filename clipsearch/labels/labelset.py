@@ -98,25 +98,23 @@ LabelSpec: TypeAlias = (
 def read_labels(spec: LabelSpec, *, least: int = 2) -> LabelSet:
     """Read the labels that pictures are to be given.
 
-    Args:
-        spec: names or `Label`s in a list; a mapping of names to prompts; a file; or "imagenet-1k".
-        least: how many there must be. Among one label, every picture is it; a caller that decides on
-            each label by itself asks for 1.
-
-    Files are UTF-8:
-        .txt: one name a line.
-        .csv, .tsv: a header with `label` (or `name`) and perhaps `synonyms`, `prompts` (several in a
-            cell are parted by `|`) and `group`; other columns are ignored.
-        .json: a list of names, or of objects with the fields of the table, synonyms and prompts as
-            lists; or one object `{name: [prompt, …]}` (the layout of CuPL) or `{name: {field: …}}`. An
-            object of objects none of which has a field (nor is empty) holds several sets, as
-            `{dataset: {name: [prompt, …]}}` of CLIP_benchmark: a single one is taken, and
-            "file.json#dataset" chooses; `#` takes what is under any key as if it were the file.
+    Files are UTF-8. A `.txt` has one name a line. A `.csv` or `.tsv` has a header with `label` (or `name`)
+    and perhaps `synonyms`, `prompts` (several in a cell are parted by `|`) and `group`; other columns are
+    ignored. A `.json` is a list of names, or of objects with the fields of the table, synonyms and
+    prompts as lists; or one object `{name: [prompt, …]}` (the layout of CuPL) or `{name: {field: …}}`. An
+    object of objects none of which has a field (nor is empty) holds several sets, as
+    `{dataset: {name: [prompt, …]}}` of CLIP_benchmark: a single one is taken, and "file.json#dataset"
+    chooses; `#` takes what is under any key as if it were the file.
 
     "imagenet-1k" has ImageNet's 1,000 classes in the order of their numbers, by the names open_clip
     uses, but for two: open_clip, as the authors of CLIP, calls two classes "missile" (657, 744) and two
     "sunglasses" (836, 837), which nothing could tell apart. Here 744 is "projectile" and 836 "sunglass",
     as in WordNet. So 998 rows of a classifier equal open_clip's and those two do not.
+
+    Args:
+        spec: a list of names and of `Label`; a mapping of names to prompts; a file; or "imagenet-1k".
+        least: how many there must be. Among one label, every picture is it; a caller that decides on
+            each label by itself asks for 1.
 
     Returns:
         The labels in order, texts in Unicode NFC and stripped. No name or synonym is there twice,
