@@ -18,7 +18,7 @@ from clipsearch import load_encoder
 from clipsearch.errors import LockedError
 
 CODE = Path(__file__).parents[1] / "examples" / "train_builtin"
-NAMES = ("training", "views", "prepare", "images", "text", "export", "evaluate")
+NAMES = ("training", "views", "prepare", "images", "distil", "text", "export", "evaluate")
 DIM = 264  # of the teacher here
 NOUNS = """  1 This software and database is being provided to you, the LICENSEE
 00000001 05 n 02 domestic_dog 0 dog 0 001 @ 00000003 n 0000 | a furry pet; "the dog barked all night"
@@ -201,6 +201,32 @@ def test_the_loss_is_what_the_formulas_give(code):
     assert float(found["all"]) == pytest.approx(whole)
 
 
+def test_a_distilled_tower_is_drawn_to_the_wanted_cosines_and_to_the_class(code):
+    import torch
+
+    found, wanted = torch.tensor([[0.5, 0.1, 0.0], [0.2, 0.3, 0.1]]), torch.tensor([[0.4, 0.1, 0.1]] * 2)
+
+    losses = code.distil.loss(found, wanted, torch.tensor([1]), classes=2, scale=10.0)
+
+    def shares(row, sharp):
+        weights = [math.exp(sharp * value) for value in row]
+        return [weight / sum(weights) for weight in weights]
+
+    far = [
+        sum(p * math.log(p / q) for p, q in zip(shares(want, 20), shares(have, 20), strict=True))
+        for want, have in zip(wanted.tolist(), found.tolist(), strict=True)
+    ]
+    assert float(losses["texts"]) == pytest.approx(sum(far) / 2, rel=1e-4)
+    assert float(losses["cosines"]) == pytest.approx((0.01 + 0 + 0.01 + 0.04 + 0.04 + 0) / 6, rel=1e-4)
+    assert float(losses["class"]) == pytest.approx(-math.log(shares([0.5, 0.1], 10)[1]), rel=1e-4)
+    assert float(losses["all"]) == pytest.approx(
+        float(losses["texts"]) + 200 * float(losses["cosines"]) + 0.15 * float(losses["class"]), rel=1e-5
+    )
+    assert float(code.distil.loss(wanted, wanted, torch.tensor([1]), 2, 10.0)["texts"]) == pytest.approx(
+        0, abs=1e-6
+    )
+
+
 def test_the_schedule_warms_up_and_ends_near_nothing(code):
     assert code.training.cosine(0, 50, warm=200) == pytest.approx(0.25 * 1.003)
     assert code.training.cosine(0.5, 1000, warm=200) == pytest.approx(0.503)
@@ -277,9 +303,9 @@ def test_a_run_does_not_go_on_with_another_ones_work(code, tmp_path):
 
     with pytest.raises(SystemExit, match="of another run, with another batch"):
         code.training.resume(path, {"steps": 9, "batch": 8}, **state)
-    with pytest.raises(SystemExit, match=r"at step 7 of 9: start images\.py again"):
+    with pytest.raises(SystemExit, match="at step 7 of 9: start what writes it again"):
         code.training.finished(path)
-    with pytest.raises(SystemExit, match=r"there is no .*text\.pt: run text\.py first"):
+    with pytest.raises(SystemExit, match=r"there is no .*text\.pt yet"):
         code.training.finished(tmp_path / "text.pt")
 
 
@@ -333,6 +359,7 @@ def small(code, monkeypatch):
     batch = {"tiny-imagenet": 4, "flickr8k-train": 4, "caltech101": 2, "clothing": 2}
     for module, values in {
         code.images: {"BATCH": batch, "SAVE_EVERY": 1, "REPORT_EVERY": 2, "SIZES": ((0.0, 32), (0.5, 48))},
+        code.distil: {"BATCH": batch, "SAVE_EVERY": 1, "REPORT_EVERY": 2, "SIZES": ((0.0, 48),)},
         code.text: {
             "BATCH": 8,
             "SAVE_EVERY": 1,
@@ -418,17 +445,23 @@ def test_from_photos_to_a_model_that_clipsearch_loads(
         with pytest.raises(LockedError, match="is being written by process"):
             code.images.train(work, samples=4 * 12)
         other.communicate()
-    code.images.train(work, samples=4 * 12)
+    for seed, name in enumerate(("first", "second")):
+        code.images.train(work, samples=4 * 12, seed=seed)
+        (work / "images.pt").rename(work / f"{name}.pt")
+    with pytest.raises(SystemExit, match="another name first"):
+        code.distil.distil(work, ["images", "second"], samples=3 * 12)
+    code.distil.distil(work, ["first", "second"], samples=3 * 12)
     with pytest.raises(SystemExit, match=r"there is no .*text\.pt"):
         code.export.export(work, tmp_path / "model")
     code.text.train(work, count_of_texts=5 * 8)
     told = capsys.readouterr().out
-    for line in ("4/4  48 px", "5/5", "unseen WordNet texts: cosine"):
+    for line in ("4/4  48 px", "2 teachers: step 0 of 3", "5/5", "unseen WordNet texts: cosine"):
         assert line in told
     code.export.export(work, tmp_path / "model")
     trained = code.images.trained(work, torch.device("cpu")), code.text.text_tower()
     trained[1].load_state_dict(torch.load(work / "text.pt", weights_only=True)["average"])
 
+    (work / "first.pt").rename(work / "images.pt")
     code.images.train(work, samples=6 * 12)  # goes on, and the text tower's space is another then
     assert "step 4 of 6" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"text\.pt was trained toward other pictures' vectors"):

@@ -1,4 +1,4 @@
-"""Step 4: both towers in one open_clip directory.
+"""Step 5: both towers in one open_clip directory.
 
     python export.py WORK DIRECTORY
 

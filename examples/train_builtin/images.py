@@ -1,6 +1,6 @@
 """Step 2: the image tower, trained toward a linear projection of the teacher's text space.
 
-    torchrun --standalone --nproc-per-node CORES images.py WORK [--samples 2_850_000]
+    torchrun --standalone --nproc-per-node CORES images.py WORK [--samples 1_150_000] [--seed 0]
 
 One process a core (one alone on a GPU). A run that is stopped goes on from WORK/images.pt, at most
 SAVE_EVERY steps back. The texts are locked (LiT, Zhai et al. 2022): their vectors are the teacher's, and
@@ -29,7 +29,7 @@ from clipsearch.files import write_lock
 ARCHITECTURE, DIM = "resnet10t", 256
 BATCH = {"tiny-imagenet": 66, "flickr8k-train": 32, "caltech101": 20, "clothing": 10}  # of one process
 SIZES = ((0.0, 64), (0.33, 96))  # from this share of the samples on, at this size
-PEAK, DECAY, SEED = 2e-3, 0.05, 0
+PEAK, DECAY = 2e-3, 0.05
 BANK, NOUNS, REMEMBERED = 2048, 1024, 2048  # captions and nouns drawn as negatives each step; past pictures
 ALIKE = 0.30  # cosine of the teacher from which a caption is no negative of a class
 SOFT = 0.045  # temperature of the teacher's similarities as targets for captions and their pictures
@@ -45,14 +45,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path)
-    parser.add_argument("--samples", type=int, default=2_850_000)
+    parser.add_argument("--samples", type=int, default=1_150_000)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    train(options.work, options.samples)
+    train(options.work, options.samples, options.seed)
 
 
-def train(work: Path, samples: int) -> None:
+def train(work: Path, samples: int, seed: int = 0) -> None:
     rank, count, device = processes()
-    torch.manual_seed(SEED)  # the same weights in every process
+    torch.manual_seed(seed)  # the same weights in every process
     student = Student(work, device).to(device).to(memory_format=torch.channels_last)
     whole = parallel(student)
     parts = groups(student)
@@ -65,8 +66,8 @@ def train(work: Path, samples: int) -> None:
     steps = samples // together
     about = {"steps": steps, "batch": together}
     step = first = resume(work / "images.pt", about, student=student, optimizer=optimizer, average=average)
-    torch.manual_seed(SEED + 1 + rank + 1000 * step)  # other pictures in every process
-    data = Data(work, device, np.random.default_rng([SEED, rank, step]))
+    torch.manual_seed(seed + 1 + rank + 1000 * step)  # other pictures in every process
+    data = Data(work, device, np.random.default_rng([seed, rank, step]), BATCH)
     memory = Memory(REMEMBERED, DIM, device)
     began, sums = time.monotonic(), dict.fromkeys(LOSSES, 0.0)
     if rank == 0:
@@ -202,9 +203,11 @@ class Memory:
 class Data:
     """The training pictures and the teacher's vectors of all texts."""
 
-    def __init__(self, work: Path, device: torch.device, draw: np.random.Generator) -> None:
-        self.device, self.draw = device, draw
-        self.pictures = {name: training_pictures(work, name) for name in BATCH}
+    def __init__(
+        self, work: Path, device: torch.device, draw: np.random.Generator, counts: dict[str, int]
+    ) -> None:
+        self.device, self.draw, self.counts = device, draw, counts  # pictures of each set in a batch
+        self.pictures = {name: training_pictures(work, name) for name in counts}
         self.order = {name: Endless(len(y), draw) for name, (_, y) in self.pictures.items()}
         load = lambda name: torch.from_numpy(np.load(work / f"{name}.npy")).float().to(device)  # noqa: E731
         self.prompts = load("prompts").unflatten(0, (-1, VARIANTS))  # (classes, variants, teacher dim)
@@ -217,8 +220,8 @@ class Data:
 
     def batch(self, size: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Pictures (b, 3, size, size), class pictures first, and all that the loss compares them with."""
-        rows = {name: self.order[name].take(count) for name, count in BATCH.items()}
-        seen = {name: on(self.device, self.pictures[name][0][rows[name]]) for name in BATCH}
+        rows = {name: self.order[name].take(count) for name, count in self.counts.items()}
+        seen = {name: on(self.device, self.pictures[name][0][part]) for name, part in rows.items()}
         views = {name: augmented(pixels, size, name == CAPTIONED) for name, pixels in seen.items()}
         pictures = torch.cat([views[name] for name in (*LABELLED, CAPTIONED)])
         y = torch.from_numpy(np.concatenate([self.pictures[n][1][rows[n]] for n in LABELLED])).to(self.device)
@@ -284,10 +287,10 @@ def word_targets(work: Path) -> np.ndarray:
     return counts / np.maximum(counts.sum(1, keepdims=True), 1e-6)
 
 
-def trained(work: Path, device: torch.device) -> Student:
-    """The averaged weights of the finished training."""
+def trained(work: Path, device: torch.device, name: str = "images") -> Student:
+    """The averaged weights of a finished training, WORK/NAME.pt."""
     student = Student(work, device)
-    student.load_state_dict(finished(work / "images.pt")["average"])
+    student.load_state_dict(finished(work / f"{name}.pt")["average"])
     return student.eval().to(device).to(memory_format=torch.channels_last)
 
 

@@ -1,4 +1,4 @@
-"""Step 3: the text tower, a small student of the teacher in the space that the image tower learned.
+"""Step 4: the text tower, a small student of the teacher in the space that the image tower learned.
 
     torchrun --standalone --nproc-per-node CORES text.py WORK [--texts 1_200_000] [--tower MODEL]
 

@@ -72,7 +72,8 @@ def resume(path: Path, about: dict[str, Any], **parts: Any) -> int:
         return 0
     states = torch.load(path, map_location="cpu", weights_only=True)
     for name, value in about.items():
-        if name != "steps" and not torch.equal(torch.as_tensor(states[name]), torch.as_tensor(value)):
+        same = name in states and torch.equal(torch.as_tensor(states[name]), torch.as_tensor(value))
+        if name != "steps" and not same:
             sys.exit(f"{path} is of another run, with another {name}: move it away, or run as it was made")
     for name, part in parts.items():
         part.load_state_dict(states[name])
@@ -86,8 +87,8 @@ def finished(path: Path) -> dict[str, Any]:
         SystemExit: it did not, or there is none.
     """
     if not path.exists():
-        sys.exit(f"there is no {path}: run {path.stem}.py first")
+        sys.exit(f"there is no {path} yet: the step that writes it comes first")
     states: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if states["step"] < states["steps"]:
-        sys.exit(f"{path} stands at step {states['step']} of {states['steps']}: start {path.stem}.py again")
+        sys.exit(f"{path} stands at step {states['step']} of {states['steps']}: start what writes it again")
     return states
