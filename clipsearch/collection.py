@@ -13,23 +13,10 @@ import numpy.typing as npt
 
 from . import upkeep
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder
-from .errors import ClipsearchError, CollectionError, LabelError, ModelError, QueryError, SourceError
+from .errors import ClipsearchError, CollectionError, ModelError, QueryError, SourceError
 from .ingest import ingest
-from .labelling import label_pictures
-from .labels import (
-    DEFAULT,
-    LabelResults,
-    LabelSet,
-    LabelSpec,
-    TemplateSpec,
-    TextModel,
-    build_classifier,
-    joined,
-    read_labels,
-    read_templates,
-    refine,
-)
-from .progress import progress_bar
+from .labelling import classify
+from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, TextModel, read_labels, read_templates
 from .query import cached
 from .report import Failure, Report
 from .results import Hit, SearchResults
@@ -40,8 +27,6 @@ from .spec import index_for
 from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
 from .types import Embeddings, Encoder, Source, as_embeddings
 from .writer import Writer, writing
-
-KEPT, KEPT_OF_SEVERAL = 5, 20  # labels for each picture
 
 
 class Collection:
@@ -449,28 +434,20 @@ class Collection:
         Raises:
             LabelError: labels, templates, scores, examples or k are not to be used.
         """
-        names, put = read_labels(labels, least=1 if multi else 2), read_templates(templates)
-        if k is not None and k < 1:
-            raise LabelError(f"k is how many labels to keep for each picture, at least 1, got {k!r}")
-        kept = min(len(names), k or (KEPT_OF_SEVERAL if multi else KEPT))
-        with progress_bar("labels", progress, unit="labels") as bar:
-            classify = build_classifier(
-                names, put, self._text_model(), multi=multi, scores=scores, unknown=unknown, done=bar.update
-            )
-        refined = refine(classify, *self._examples(names, examples)) if examples else None
-        classify, searcher = refined.classifier if refined else classify, self._searcher()
-        told = label_pictures(searcher, classify, kept, progress) if searcher else ((), joined([], kept))
-        return LabelResults(names, *told, multi, classify.kind, self.model, put.name, threshold, refined)
-
-    def _examples(
-        self, names: LabelSet, examples: "Mapping[str, Sequence[Picture | Hit | int]]"
-    ) -> tuple[Embeddings, list[int]]:
-        """The vectors of the examples, (m, dim), and the place of each one's label."""
-        shown = [
-            (names.index(label), picture) for label, pictures in examples.items() for picture in pictures
-        ]
-        vectors = [self._vector(picture) for _, picture in shown]
-        return np.concatenate([np.empty((0, self.encoder.dim), np.float32), *vectors]), [y for y, _ in shown]
+        shown = [(label, picture) for label, some in (examples or {}).items() for picture in some]
+        return classify(
+            self._searcher(),
+            self._text_model(),
+            read_labels(labels, least=1 if multi else 2),
+            read_templates(templates),
+            ((label, self._vector(picture)) for label, picture in shown),
+            multi=multi,
+            scores=scores,
+            unknown=unknown,
+            threshold=threshold,
+            k=k,
+            progress=progress,
+        )
 
     def _vector(self, picture: "Picture | Hit | int") -> Embeddings:
         """The vector of a picture of the collection, or of any other, float32 (1, dim)."""

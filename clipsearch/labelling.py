@@ -1,10 +1,74 @@
-"""A classifier over all the vectors of a space."""
+"""Labels of a collection: a classifier made of texts, perhaps of examples too, over all the vectors."""
+
+from collections.abc import Iterable
 
 import numpy as np
 
-from .labels import Classifier, Pictured, Scores, score_all
+from .errors import LabelError
+from .labels import (
+    Classifier,
+    LabelResults,
+    LabelSet,
+    Pictured,
+    Scores,
+    Templates,
+    TextModel,
+    build_classifier,
+    joined,
+    refine,
+    score_all,
+)
 from .progress import progress_bar
 from .search import Place, Searcher
+from .types import Embeddings
+
+KEPT, KEPT_OF_SEVERAL = 5, 20  # labels for each picture
+
+
+def classify(
+    searcher: Searcher | None,
+    model: TextModel,
+    labels: LabelSet,
+    templates: Templates,
+    examples: Iterable[tuple[str, Embeddings]] = (),
+    *,
+    multi: bool,
+    scores: str,
+    unknown: bool,
+    threshold: float | None,
+    k: int | None,
+    progress: bool | None,
+) -> LabelResults:
+    """Say of every picture which label fits it; see Collection.classify.
+
+    Args:
+        searcher: the vectors; None: there are none yet.
+        model: whose text tower encodes the labels.
+        labels: what to tell apart.
+        templates: what the names are put into.
+        examples: names of labels, each with the vector of a picture that shows it, (1, dim).
+        multi: a picture may have several labels.
+        scores: what they are.
+        unknown: whether a picture may be none of the labels.
+        threshold: score from which a label is said.
+        k: labels kept for each picture.
+        progress: show bars.
+
+    Raises:
+        LabelError: scores, examples or k are not to be used.
+    """
+    if k is not None and k < 1:
+        raise LabelError(f"k is how many labels to keep for each picture, at least 1, got {k!r}")
+    kept = min(len(labels), k or (KEPT_OF_SEVERAL if multi else KEPT))
+    with progress_bar("labels", progress, unit="labels") as bar:
+        how = build_classifier(
+            labels, templates, model, multi=multi, scores=scores, unknown=unknown, done=bar.update
+        )
+    shown = [(labels.index(name), vector) for name, vector in examples]
+    refined = refine(how, np.concatenate([v for _, v in shown]), [y for y, _ in shown]) if shown else None
+    how = refined.classifier if refined else how
+    told = label_pictures(searcher, how, kept, progress) if searcher else ((), joined([], kept))
+    return LabelResults(labels, *told, multi, how.kind, model.name, templates.name, threshold, refined)
 
 
 def label_pictures(

@@ -56,14 +56,18 @@ class Hit:
             ImageError: it is gone or cannot be read; the message is the reason.
             SourceError: the place it came from is gone.
         """
-        from .decode import decode
+        return _opened(self.read, min_side)
 
-        try:
-            return decode(self.read(), min_side=min_side).image
-        except FileNotFoundError as error:
-            raise ImageError("the file is gone; if its folder was moved, relocate the source") from error
-        except OSError as error:
-            raise ImageError(error.strerror or "the file cannot be read") from error
+
+def _opened(read: "Callable[[], bytes | Image]", min_side: int | None) -> "Image":
+    from .decode import decode
+
+    try:
+        return decode(read(), min_side=min_side).image
+    except FileNotFoundError as error:
+        raise ImageError("the file is gone; if its folder was moved, relocate the source") from error
+    except OSError as error:
+        raise ImageError(error.strerror or "the file cannot be read") from error
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,7 +212,7 @@ def _summary(results: SearchResults) -> str:
 
 
 def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
-    image, reason = _thumbnail(hit, side)
+    image, reason = thumbnail_or_reason(hit.read, side)
     badge = f"{hit.score:.3f}"
     name = relative(hit.key).name
     if not reveal:
@@ -217,9 +221,13 @@ def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
     return Card(name, _everything(hit), image, reason, badge, link)
 
 
-def _thumbnail(hit: Hit, side: int) -> tuple[bytes | None, str]:
+def thumbnail_or_reason(read: "Callable[[], bytes | Image]", side: int) -> tuple[bytes | None, str]:
+    """Return a picture as it is now as a JPEG that fits into `side` pixels, or why there is none.
+
+    No reason names a folder.
+    """
     try:
-        return thumbnail(hit.image(min_side=side), side), ""
+        return thumbnail(_opened(read, side), side), ""
     except ImageError as error:
         return None, str(error)
     except SourceError:  # its message names the folder

@@ -108,14 +108,16 @@ class Searcher:
         """Every file of the collection once, in order of the ids; those that could not be read too."""
         items = [item for item in self._store.items() if not item.missing]
         shown = Counter(item.content for item in items)
-        files: set[tuple[int | None, str]] = set()  # of contents that several items show
+        files: set[tuple[int | None, str]] = set()  # of contents that several items show, and of failures
         for item in items:
             source = self._source(item.source)
             path = source.path(item.key)
-            file = item.content, os.path.realpath(path) if shown[item.content] > 1 else path
-            if item.content is None or shown[item.content] == 1 or file not in files:
-                yield Place(item, path, source.root, partial(_read, source, item.key))
-            files.add(file)
+            if shown[item.content] > 1:
+                file = item.content, os.path.realpath(path)
+                if file in files:
+                    continue
+                files.add(file)
+            yield Place(item, path, source.root, partial(_read, source, item.key))
 
     def _hits(self, near: Neighbours, k: int, without: int | None) -> tuple[Hit, ...]:
         contents = [int(content) for content in self._contents[near.rows]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from .collection import Collection
 from .encoders import AnyModel
-from .labels import LabelResults, LabelSpec, read_labels
+from .labels import DEFAULT, LabelResults, LabelSpec, read_labels, read_templates
 from .sources import SourceSpec
 
 
@@ -41,12 +41,13 @@ def label(
         Every picture once, in the order of the source; those that cannot be read too.
 
     Raises:
-        LabelError: the labels are not to be used; nothing was read then.
+        LabelError: labels or templates are not to be used; nothing was read then.
         SourceError: the source is absent or holds no picture.
     """
     labels = read_labels(labels, least=1 if how.get("multi") else 2)
+    how["templates"] = read_templates(how.get("templates", DEFAULT))
     with (
-        _place(keep) as folder,
+        place(keep) as folder,
         Collection(folder, model=model, device=device, precision=precision) as photos,
     ):
         photos.add(source, progress=progress)
@@ -54,7 +55,8 @@ def label(
 
 
 @contextmanager
-def _place(keep: str | os.PathLike[str] | None) -> Iterator[Path]:
+def place(keep: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """Where the vectors go: a collection to keep, or one that goes away."""
     if keep is not None:
         yield Path(keep)
         return

@@ -117,3 +117,12 @@ def test_bad_labels_are_one_line_and_nothing_is_made(
     assert said in told.stderr
     assert "Traceback" not in told.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+def test_a_table_of_another_kind_is_refused_before_anything_is_encoded(
+    pictures: Path, tmp_path: Path
+) -> None:
+    told = label(pictures, "--out", tmp_path / "labels.xlsx", code=1)
+    assert "labels.xlsx" in told.stderr and ".csv" in told.stderr
+    assert "loading" not in told.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures"}

@@ -182,6 +182,13 @@ def test_examples_teach_what_the_words_do_not_say(tmp_path):
     assert "12 examples helped" in str(taught)
 
 
+def test_where_unknown_is_not_asked_no_picture_is(photos):
+    results = photos.classify(LABELS, scores="contrast", unknown=False)
+    assert results.kind == "contrast"
+    assert {str(row.verdict) for row in results} == {"labelled", "failed"}
+    assert {row.unknown for row in results} == {None}
+
+
 def test_labels_kept_for_each_picture_are_at_least_one(photos):
     assert photos.classify(LABELS, unknown=False, k=2).scored.top.shape == (7, 2)
     with pytest.raises(LabelError, match="at least 1"):

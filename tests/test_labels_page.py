@@ -242,7 +242,10 @@ def test_strangers_names_are_shown_and_never_obeyed(mixed, tmp_path):
     ("error", "reason"),
     [
         (ImageError("the file is cut short"), "the file is cut short"),
-        (FileNotFoundError(2, "No such file", "/home/kim/x"), "the file is gone"),
+        (
+            FileNotFoundError(2, "No such file", "/home/kim/x"),
+            "the file is gone; if its folder was moved, relocate the source",
+        ),
         (PermissionError(13, "Permission denied", "/home/kim/x"), "Permission denied"),
         (SourceError("/home/kim is gone"), "the place it came from cannot be read"),
     ],

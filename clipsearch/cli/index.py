@@ -9,7 +9,7 @@ import click
 
 from ..errors import SourceError
 from ..render import printable
-from .output import emit, examples, json_option, note, shown
+from .output import SOME_FAILED, emit, examples, json_option, note, shown
 
 if TYPE_CHECKING:
     from ..collection import Collection
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..types import Source
 
 FAILURES = 20  # shown after a run; the collection keeps all of them
-SOME_FAILED = 3  # exit code: now, or when last tried if they did not change since
 
 
 @click.command(

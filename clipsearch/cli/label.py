@@ -6,20 +6,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
 
 from ..render import printable
-from .output import counted, emit, examples, existing, json_option, note, shown
+from .output import SOME_FAILED, counted, emit, examples, existing, json_option, note, shown
 
 if TYPE_CHECKING:
     from ..collection import Collection
     from ..labels import LabelResults, LabelSpec
 
 SHOWN = 20  # labels and pictures on a terminal
-SOME_FAILED = 3  # exit code
 WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run goes on
 
 
@@ -91,10 +89,14 @@ def label(
 
     Exits with 3 when all is done but some pictures cannot be read.
     """
-    names = _names(labels, least=1 if multi else 2)  # before anything is encoded
+    from ..labels import check_name, read_templates
+
+    names, put = _names(labels, least=1 if multi else 2), read_templates(templates)
+    if out:
+        check_name(out)  # what is wrong is told before anything is encoded
     with _photos(Path(source), source, out, model, device, precision) as photos:
         results = photos.classify(
-            names, templates=templates, multi=multi, scores=scores, unknown=unknown, threshold=threshold
+            names, templates=put, multi=multi, scores=scores, unknown=unknown, threshold=threshold
         )
         evaluation = results.evaluate(truth) if truth else None
         if out:
@@ -128,27 +130,19 @@ def _photos(
     """The collection to label: the one that was named, or one made of the source and deleted at the end."""
     from ..collection import Collection
     from ..store import is_collection
+    from ..zeroshot import place
 
     if is_collection(folder.expanduser()):
-        with existing(folder, read_only=True, model=model) as photos:
+        with existing(folder, read_only=True, model=model, device=device, precision=precision) as photos:
             yield photos
         return
-    with _work(out) as place, Collection(place, model=model, device=device, precision=precision) as photos:
+    beside = out and out.expanduser().with_name(out.name + WORK)  # stays when a run is stopped
+    with place(beside) as work, Collection(work, model=model, device=device, precision=precision) as photos:
         report = photos.add(source)
         note(printable(str(report)))
         yield photos
-
-
-@contextmanager
-def _work(out: Path | None) -> Iterator[Path]:
-    """A folder for the vectors. Beside --out it stays when a run is stopped, and the next one goes on."""
-    if out is None:
-        with TemporaryDirectory(prefix="clipsearch-", ignore_cleanup_errors=True) as temporary:
-            yield Path(temporary) / "labels"
-        return
-    place = out.expanduser().with_name(out.name + WORK)
-    yield place
-    shutil.rmtree(place, ignore_errors=True)
+    if beside:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _tell(results: "LabelResults", *, said: bool) -> None:

@@ -14,6 +14,8 @@ from ..render import printable
 if TYPE_CHECKING:
     from ..collection import Collection
 
+SOME_FAILED = 3  # exit code: done, but some pictures cannot be read, now or when last tried
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -56,7 +58,14 @@ def size(count: float) -> str:
     return f"{count:.1f} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"
 
 
-def existing(folder: Path, *, read_only: bool = False, model: str | None = None) -> "Collection":
+def existing(
+    folder: Path,
+    *,
+    read_only: bool = False,
+    model: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> "Collection":
     """Open the collection that is at `folder`; unlike an index command, never make one.
 
     Raises:
@@ -69,4 +78,4 @@ def existing(folder: Path, *, read_only: bool = False, model: str | None = None)
         raise CollectionError(
             f"no collection at {folder} (its folder comes first); make one with `clipsearch index`"
         )
-    return Collection(folder, model=model, read_only=read_only)
+    return Collection(folder, model=model, device=device, precision=precision, read_only=read_only)

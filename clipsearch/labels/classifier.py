@@ -81,6 +81,7 @@ class Classifier:
         kind: how cosines become scores; see above.
         scale, bias: of the model.
         shift: float32 (L, dim), what examples add to the logits, or None; see `refine`.
+        asks: whether a picture may be none of the labels.
     """
 
     vectors: Embeddings
@@ -89,6 +90,7 @@ class Classifier:
     scale: float
     bias: float = 0.0
     shift: npt.NDArray[np.float32] | None = None
+    asks: bool = True
 
     def __call__(self, embeddings: Embeddings, k: int) -> Scores:
         """Score pictures.
@@ -114,7 +116,7 @@ class Classifier:
             scores = 1 / (1 + np.exp(-best - self.bias))
         else:
             scores = 1 - share
-        unknown = 1 - (1 - share[:, 0]) ** len(self.vectors)
+        unknown = 1 - (1 - share[:, 0]) ** len(self.vectors) if self.asks else np.full(len(top), np.nan)
         return Scores(top.astype(np.int32), scores, found, unknown.astype(np.float32))
 
     def logits(self, embeddings: Embeddings, cosines: Embeddings) -> npt.NDArray[np.float32]:
@@ -157,23 +159,19 @@ def build_classifier(
         kind,
         DEFAULT_SCALE if model.scale is None else model.scale,
         model.bias or 0.0,
+        asks=unknown,
     )
 
 
 def _kind(scores: str, multi: bool, model: TextModel) -> ScoreKind:
-    if scores == "auto":
-        several: ScoreKind = "contrast" if model.bias is None else "sigmoid"
-        return several if multi else "softmax"
+    several: ScoreKind = "contrast" if model.bias is None else "sigmoid"
+    kinds: dict[str, ScoreKind] = {"sigmoid": "sigmoid", "contrast": "contrast"}
+    kinds |= {"auto": several} if multi else {"auto": "softmax", "softmax": "softmax"}
+    if scores not in kinds:
+        raise LabelError(f"found scores={scores!r}; expected one of {', '.join(map(repr, kinds))}")
     if scores == "sigmoid" and model.bias is None:
         raise LabelError(f"{model.name!r} was not trained for sigmoid scores: use 'contrast', or 'auto'")
-    if scores == "softmax" and not multi:
-        return "softmax"
-    if scores == "sigmoid":
-        return "sigmoid"
-    if scores == "contrast":
-        return "contrast"
-    allowed = "'sigmoid' and 'contrast'" if multi else "'softmax', 'sigmoid' and 'contrast'"
-    raise LabelError(f"found scores={scores!r}; expected one of 'auto', {allowed}")
+    return kinds[scores]
 
 
 def label_vectors(

@@ -28,9 +28,10 @@ import numpy.typing as npt
 from ..errors import LabelError
 from ..files import write_durably
 from .classifier import Scores
+from .labelset import few
 from .results import LabelResults, Verdict
 from .truth import TruthSpec as TruthSpec
-from .truth import few, plain, read_truths
+from .truth import plain, read_truths
 
 Shares: TypeAlias = npt.NDArray[np.float64]
 Counts: TypeAlias = npt.NDArray[np.int64]
@@ -285,7 +286,7 @@ def _measured(
     results: LabelResults, rows: Counts, meant: Sequence[Sequence[int]], several: bool, **found: Any
 ) -> Evaluation:
     """Measure the pictures at `rows`; `meant` has the places of the labels that each of all shows."""
-    size, scored = len(results.labels), results.scored.spread(rows)
+    size, scored = len(results.labels), results.scored.at(rows)
     pairs = [(picture, label) for picture, row in enumerate(rows) for label in meant[row]]
     shown, truths = np.array(pairs).T  # pictures and labels that belong together
     right = np.isin(np.arange(len(rows))[:, None] * size + scored.top, shown * size + truths)  # (n, k)

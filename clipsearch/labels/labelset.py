@@ -72,7 +72,7 @@ class LabelSet(Sequence[Label]):
         try:
             return self._positions[_key(name)]
         except KeyError:
-            raise LabelError(f"found the label {name!r}, expected one of {_few(self.names)}") from None
+            raise LabelError(f"found the label {name!r}, expected one of {few(self.names)}") from None
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -130,7 +130,7 @@ def read_labels(spec: LabelSpec, *, least: int = 2) -> LabelSet:
     if len(names) < least:
         source = f"{spec}: " if isinstance(spec, str | os.PathLike) else ""
         raise LabelError(
-            f"{source}found {'only ' + _few(names) if names else 'no label'}, expected at least {least}: "
+            f"{source}found {'only ' + few(names) if names else 'no label'}, expected at least {least}: "
             "add what else the pictures may show, or let a picture have several labels or none (multi)"
         )
     return LabelSet(tuple(label for _, label in labels))
@@ -227,7 +227,7 @@ def _from_json(path: Path, key: str | None) -> Found:
     if key is None:
         return _from_data(f"{path}, ", data)
     if not isinstance(data, Mapping) or key not in data:
-        there = _few(tuple(data)) if isinstance(data, Mapping) else "only a list"
+        there = few(data) if isinstance(data, Mapping) else "only a list"
         raise LabelError(f"{path}: found no {key!r}, expected one of {there}")
     return _from_data(f"{path}#{key}, ", data[key])
 
@@ -250,7 +250,7 @@ def _from_data(where: str, data: object) -> Found:
     if not data or any(map(_is_label, data.values())):
         return [(f"{where}{name!r}", _named(f"{where}{name!r}", name, each)) for name, each in data.items()]
     if len(data) > 1:
-        raise LabelError(f'{where}found several sets: {_few(tuple(data))}; choose one, as "file.json#name"')
+        raise LabelError(f'{where}found several sets: {few(data)}; choose one, as "file.json#name"')
     return _from_data(where, next(iter(data.values())))
 
 
@@ -275,7 +275,7 @@ def _label(where: str, found: object) -> Label:
     if isinstance(found, Mapping):
         names = [found[field] for field in ("label", "name") if field in found]
         if len(names) != 1:
-            raise LabelError(f"{where}: found the fields {_few(tuple(found))}, expected either label or name")
+            raise LabelError(f"{where}: found the fields {few(found)}, expected either label or name")
         synonyms, prompts, group = (found.get(field) for field in FIELDS)
         found = Label(names[0], synonyms or (), prompts or (), group or "")
     if not isinstance(found, Label):
@@ -331,5 +331,7 @@ def _key(name: str) -> str:
     return tidy("the label", name).casefold()
 
 
-def _few(names: tuple[object, ...]) -> str:
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+def few(names: Iterable[object]) -> str:
+    """The first of some names, and how many more there are."""
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:10]) + (f" and {len(shown) - 10:,} more" if len(shown) > 10 else "")

@@ -58,12 +58,11 @@ def write_table(results: LabelResults, path: str | os.PathLike[str]) -> Path:
         MissingExtraError: pyarrow is not installed; the message has the pip command.
         CollectionError: it cannot be written.
     """
-    whole, ending = _known(path)
+    whole, ending = check_name(path)
     if ending in SEPARATORS:
         _check_separable(results)
         write_durably(whole, partial(_write_cells, results, SEPARATORS[ending]))
     elif ending == ".parquet":
-        require("pyarrow", extra="parquet")
         write_durably(whole, partial(_write_parquet, results))
     else:
         rows = (json.dumps(row) for rows in _slices(results) for row in rows)
@@ -106,7 +105,7 @@ def read_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         LabelError: it cannot be read or is no such table; the message tells the line.
         MissingExtraError: pyarrow is not installed; the message has the pip command.
     """
-    whole, ending = _known(path)
+    whole, ending = check_name(path)
     try:
         if ending == ".parquet":
             return list(_parquet_rows(whole))
@@ -142,11 +141,19 @@ def is_utf8(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _known(path: str | os.PathLike[str]) -> tuple[Path, str]:
+def check_name(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Return a table's absolute path and its ending, before there is work that may be for nothing.
+
+    Raises:
+        LabelError: it has another ending.
+        MissingExtraError: it is Parquet and pyarrow is not installed.
+    """
     whole = Path(path).expanduser().absolute()
     ending = whole.suffix.lower()
     if ending not in ENDINGS:
         raise LabelError(f"found the name {whole.name!r}; expected one that ends in {', '.join(ENDINGS)}")
+    if ending == ".parquet":
+        require("pyarrow", extra="parquet")
     return whole, ending
 
 
@@ -209,7 +216,6 @@ def _storable(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    require("pyarrow", extra="parquet")
     import pyarrow
     from pyarrow import parquet
 

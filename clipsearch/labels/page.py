@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..decode import decode
-from ..errors import ImageError, LabelError, SourceError, require
+from ..errors import LabelError, require
 from ..files import write_durably
-from ..render import Bar, Card, Cell, Heat, Section, Table, page, printable, relative, thumbnail
+from ..render import Bar, Card, Cell, Heat, Section, Table, page, printable, relative
+from ..results import thumbnail_or_reason
 from .evaluation import BINS, Evaluation, by_label
 from .results import LabelResults, Pictured, Verdict
 
@@ -206,7 +206,7 @@ def _cards(view: _View, guesses: Guesses, *, named: bool = True) -> list[Card]:
 def _card(view: _View, row: int, guess: int, named: bool) -> Card:
     said = view.results[row]
     picture, guesses = said.picture, said.guesses
-    image, reason = _thumbnail(picture)
+    image, reason = thumbnail_or_reason(picture.read, SIDE)
     other = [each for each in guesses[:2] if each != guesses[guess]][:1]
     lines = [
         picture.path if view.reveal else _folder(picture),
@@ -219,20 +219,6 @@ def _card(view: _View, row: int, guess: int, named: bool) -> Card:
     link = Path(picture.path).as_uri() if there else None
     name, score = relative(picture.key).name, f"{guesses[guess].score:.3f}"
     return Card(name, [line for line in lines if line], image, reason, score, link)
-
-
-def _thumbnail(picture: Pictured) -> tuple[bytes | None, str]:
-    """The picture as it is now, or why there is none; no reason names a folder."""
-    try:
-        return thumbnail(decode(picture.read(), min_side=SIDE).image, SIDE), ""
-    except ImageError as error:
-        return None, str(error)
-    except FileNotFoundError:
-        return None, "the file is gone"
-    except OSError as error:
-        return None, error.strerror or "the file cannot be read"
-    except SourceError:
-        return None, "the place it came from cannot be read"
 
 
 def _measures(view: _View) -> Iterator[Section]:

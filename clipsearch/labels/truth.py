@@ -9,6 +9,7 @@ from unicodedata import normalize
 import numpy as np
 
 from ..errors import LabelError
+from .labelset import few
 from .outputs import BETWEEN, read_table
 from .results import Pictured
 
@@ -88,12 +89,6 @@ def _from_table(path: Path) -> Iterator[tuple[Any, Truth]]:
         ]
         places = [row[column] for column in ("path", "key") if row.get(column)]
         yield from ((place, names or None) for place in places or [row["id"]])
-
-
-def few(names: Iterable[object]) -> str:
-    """The first of some names, and how many more there are."""
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5:,} more" if len(shown) > 5 else "")
 
 
 def plain(name: str) -> str:

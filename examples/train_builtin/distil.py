@@ -10,7 +10,6 @@ photo the others have not, so the mean knows better what an unseen photo shows. 
 
 import argparse
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from images import SIZES, Data, Student
 from torch import Tensor, nn
-from training import Average, checkpoint, cosine, parallel, processes, resume
+from training import Average, Told, checkpoint, cosine, parallel, processes, resume
 
 from clipsearch.files import write_lock
 
 BATCH = {"tiny-imagenet": 72, "flickr8k-train": 16, "caltech101": 26, "clothing": 14}  # of one process
-PEAK, DECAY, SEED = 1e-3, 0.05, 7
+PEAK, SEED = 1e-3, 7
 SHARP = 20.0  # what cosines are multiplied by before they are compared as distributions over the texts
 SAVE_EVERY, REPORT_EVERY = 200, 50  # steps
 LOSSES = ("all", "texts", "cosines", "class")
@@ -55,37 +54,32 @@ def distil(work: Path, teachers: list[str], samples: int) -> None:
         lock.enter_context(write_lock(work / "images.lock"))
     together = sum(BATCH.values()) * count
     steps = samples // together
+    size = SIZES[-1][1]
     about = {"steps": steps, "batch": together, "project": student.project.weight.detach()}
     step = first = resume(work / "images.pt", about, student=student, optimizer=optimizer, average=average)
     torch.manual_seed(SEED + 1 + rank + 1000 * step)
     data = Data(work, device, np.random.default_rng([SEED, rank, step]), BATCH)
-    began, sums = time.monotonic(), dict.fromkeys(LOSSES, 0.0)
+    told = Told(LOSSES, REPORT_EVERY, first, steps, together)
     if rank == 0:
         print(f"{len(towers)} teachers: step {step} of {steps}, {together} pictures each", flush=True)
     while step < steps:
         for group in optimizer.param_groups:
             group["lr"] = PEAK * cosine(step / steps, step, warm=60)
-        pictures, batch = data.batch(SIZES[-1][1])
+        pictures, batch = data.batch(size)
         texts = torch.cat([batch["labels"], batch["captions"]])
         with torch.autocast(device.type, torch.bfloat16):
             vectors = whole(pictures)
-            told = [cosines(tower, pictures, texts) for tower in towers]
+            wanted = [cosines(tower, pictures, texts) for tower in towers]
         known = F.normalize(student.project(texts).detach(), dim=-1)
         scale = float(student.scales[0].detach().exp())
-        losses = loss(vectors @ known.T, torch.stack(told).mean(0), batch["y"], len(data.prompts), scale)
+        losses = loss(vectors @ known.T, torch.stack(wanted).mean(0), batch["y"], len(data.prompts), scale)
         optimizer.zero_grad(set_to_none=True)
         losses["all"].backward()
         nn.utils.clip_grad_norm_(student.visual.parameters(), 3.0, error_if_nonfinite=True)
         optimizer.step()
         step += 1
         average.update(student, step)
-        sums = {name: value + float(losses[name].detach()) for name, value in sums.items()}
-        if step % REPORT_EVERY == 0:
-            speed = (step - first) * together / (time.monotonic() - began)
-            mean = "  ".join(f"{name} {value / REPORT_EVERY:.3f}" for name, value in sums.items())
-            if rank == 0:
-                print(f"{step}/{steps}  {speed:.0f} images/s  {mean}", flush=True)
-            sums = dict.fromkeys(LOSSES, 0.0)
+        told.add(step, losses, aloud=rank == 0, note=f"{size} px")
         if rank == 0 and (step % SAVE_EVERY == 0 or step == steps):
             checkpoint(work / "images.pt", step, about, student=student, optimizer=optimizer, average=average)
     lock.close()

@@ -9,7 +9,6 @@ only the projection to 256 dimensions learns with the tower.
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from prepare import VARIANTS, read, words_in
 from torch import Tensor, nn
-from training import Average, checkpoint, cosine, finished, parallel, processes, resume
+from training import Average, Told, checkpoint, cosine, finished, parallel, processes, resume
 from views import cropped, normalized, recoloured
 
 from clipsearch.files import write_lock
@@ -69,7 +68,7 @@ def train(work: Path, samples: int, seed: int = 0) -> None:
     torch.manual_seed(seed + 1 + rank + 1000 * step)  # other pictures in every process
     data = Data(work, device, np.random.default_rng([seed, rank, step]), BATCH)
     memory = Memory(REMEMBERED, DIM, device)
-    began, sums = time.monotonic(), dict.fromkeys(LOSSES, 0.0)
+    told = Told(LOSSES, REPORT_EVERY, first, steps, together)
     if rank == 0:
         print(f"{ARCHITECTURE}: step {step} of {steps}, {together} pictures each", flush=True)
     while step < steps:
@@ -88,13 +87,7 @@ def train(work: Path, samples: int, seed: int = 0) -> None:
         optimizer.step()
         step += 1
         average.update(student, step)
-        sums = {name: value + float(losses[name].detach()) for name, value in sums.items()}
-        if step % REPORT_EVERY == 0:
-            speed = (step - first) * together / (time.monotonic() - began)
-            told = "  ".join(f"{name} {value / REPORT_EVERY:.3f}" for name, value in sums.items())
-            if rank == 0:
-                print(f"{step}/{steps}  {size} px  {speed:.0f} images/s  {told}", flush=True)
-            sums = dict.fromkeys(LOSSES, 0.0)
+        told.add(step, losses, aloud=rank == 0, note=f"{size} px")
         if rank == 0 and (step % SAVE_EVERY == 0 or step == steps):
             checkpoint(work / "images.pt", step, about, student=student, optimizer=optimizer, average=average)
     lock.close()

@@ -3,6 +3,8 @@
 import math
 import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,24 @@ class Average:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         for name, value in state.items():
             self.state[name].copy_(value)
+
+
+class Told:
+    """What a run says of itself: the means of its losses since the last time, and its speed."""
+
+    def __init__(self, names: Sequence[str], every: int, first: int, steps: int, together: int) -> None:
+        self.every, self.first, self.steps, self.together = every, first, steps, together
+        self.began, self.sums = time.monotonic(), dict.fromkeys(names, 0.0)
+
+    def add(self, step: int, losses: dict[str, torch.Tensor], *, aloud: bool, note: str) -> None:
+        self.sums = {name: value + float(losses[name].detach()) for name, value in self.sums.items()}
+        if step % self.every:
+            return
+        speed = (step - self.first) * self.together / (time.monotonic() - self.began)
+        means = "  ".join(f"{name} {value / self.every:.3f}" for name, value in self.sums.items())
+        if aloud:
+            print(f"{step}/{self.steps}  {note}  {speed:.0f} images/s  {means}", flush=True)
+        self.sums = dict.fromkeys(self.sums, 0.0)
 
 
 def checkpoint(path: Path, step: int, about: dict[str, Any], **parts: Any) -> None:
