@@ -5,10 +5,12 @@ escaped, and characters that steer a terminal or turn the reading direction are 
 carries its pictures within itself and forbids the browser every request.
 """
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
 from io import BytesIO
 from pathlib import PurePath, PureWindowsPath
@@ -149,21 +151,44 @@ class Section:
     small: bool = False
 
 
-def page(title: str, sections: Sequence[Section], *, note: str = "", footer: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What makes a page answer.
+
+    Attributes:
+        code: JavaScript, run when all else is there; nothing else runs on the page.
+        style: of what the code adds.
+        data: JSON values, the text of the element `data`.
+    """
+
+    code: str
+    style: str
+    data: object
+
+
+def page(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    note: str = "",
+    footer: str = "",
+    script: Script | None = None,
+) -> str:
     """Return one whole HTML document, which can be encoded as UTF-8 and needs no other file.
 
     Several sections get a line of links to jump between them; none leave the title and the note.
     """
+    allowed = "" if script is None else f"; script-src 'sha256-{_digest(script.code)}'"
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}{allowed}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <meta name="color-scheme" content="light dark">
 <title>{_text(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{script.style if script else ""}</style>
 </head>
 <body>
 <header>
@@ -175,9 +200,19 @@ def page(title: str, sections: Sequence[Section], *, note: str = "", footer: str
 {"".join(_section(number, section) for number, section in enumerate(sections, 1))}
 </main>
 <footer>{_paragraph(footer, "note")}</footer>
+{_script(script) if script else ""}
 </body>
 </html>
 """
+
+
+def _script(script: Script) -> str:
+    data = json.dumps(script.data).replace("<", "\\u003c")  # no text in it can end the element
+    return f'<script type="application/json" id="data">{data}</script><script>{script.code}</script>'
+
+
+def _digest(code: str) -> str:
+    return b64encode(sha256(code.encode()).digest()).decode()
 
 
 def grid(cards: Sequence[Card], *, caption: str = "") -> str:

@@ -126,3 +126,64 @@ def test_a_table_of_another_kind_is_refused_before_anything_is_encoded(
     assert "labels.xlsx" in told.stderr and ".csv" in told.stderr
     assert "loading" not in told.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+def test_a_review_waits_for_a_person_and_then_keeps_the_precision(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for n in range(60):
+        Image.new("RGB", (32, 32), (20 + n, 160, 30)).save(folder / f"{n}.png")
+    out = tmp_path / "labels.csv"
+    asked = ["--out", out, "--no-unknown", "--target-precision", 0.9, "--review", 60]
+
+    waiting = label(folder, *asked, code=4)
+
+    sheet = tmp_path / "labels.review.csv"
+    assert "labels.review.html" in waiting.stderr and "run this command again" in waiting.stderr
+    assert not out.exists() and sheet.with_suffix(".html").exists()
+    assert "60 added" not in label(folder, *asked, code=4).stderr, "the vectors stay"
+    rows = table(sheet)
+    assert len(rows) == 60
+    for row in rows:
+        row["right"] = "y"
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+
+    done = label(folder, *asked, code=0)
+
+    assert "60 of 60 checked · 100.0% of the labels are right" in done.stderr
+    assert len(table(out)) == 60 and {row["verdict"] for row in table(out)} == {"labelled"}
+
+
+def test_a_precision_that_no_threshold_keeps_asks_for_a_further_round(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for n in range(60):
+        Image.new("RGB", (32, 32), (20 + n, 160, 30)).save(folder / f"{n}.png")
+    sheet = tmp_path / "sheet.csv"
+    asked = ["--no-unknown", "--sheet", sheet, "--target-precision", 0.9, "--review", 20]
+    label(folder, *asked, code=4)
+    rows = table(sheet)
+    for row in rows:
+        row["right"] = "y"
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+
+    further = label(folder, *asked, code=4)
+
+    assert "do not certify a precision of 0.9" in further.stderr
+    assert {row["round"] for row in table(sheet)} == {"1", "2"} and further.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--review", 5], "a review needs --sheet F.csv, or --out"),
+        (["--target-precision", 0.9, "--threshold", 0.5, "--out", "x.csv"], "leave --threshold out"),
+        (["--review", 0], "is not in the range x>=1"),
+    ],
+)
+def test_options_of_a_review_that_do_not_fit_are_told_before_anything_is_read(
+    options: list[object], message: str, tmp_path: Path
+) -> None:
+    assert message in label(tmp_path / "none", *options, code=2).stderr

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..labels import LabelResults, LabelSpec
 
 SHOWN = 20  # labels and pictures on a terminal
+CHECKS = 100  # labels that a person checks in a round
+UNANSWERED = 4  # exit code: nothing is written before a person has answered
 WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run goes on
 
 
@@ -26,6 +28,7 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
         "clipsearch label ~/Photos --labels cat,dog,car --out labels.csv",
         "clipsearch label photos.clipsearch --labels labels.txt --multi --html report.html",
         "clipsearch label pets/ --labels cat,dog --truth folder",
+        "clipsearch label photos.clipsearch --labels cat,dog --target-precision 0.95 --out labels.csv",
     )
 )
 @click.argument("source", metavar="SOURCE|DIR")
@@ -62,6 +65,15 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
     "--out", metavar="F", type=click.Path(path_type=Path), help="Write .csv, .tsv, .jsonl, .json or .parquet."
 )
 @click.option("--html", metavar="F", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
+@click.option(
+    "--review", metavar="N", type=click.IntRange(min=1), help="Draw N labels for a person to check."
+)
+@click.option(
+    "--target-precision", "target", metavar="P", type=float, help="Keep labels of which this share is right."
+)
+@click.option(
+    "--sheet", metavar="F", type=click.Path(path_type=Path), help="The review's .csv file; else beside --out."
+)
 @click.option("--truth", metavar="T", help="Measure: `folder`, or a table with the columns path and label.")
 @json_option
 @click.pass_context
@@ -79,6 +91,9 @@ def label(
     precision: str,
     out: Path | None,
     html: Path | None,
+    review: int | None,
+    target: float | None,
+    sheet: Path | None,
     truth: str | None,
     as_json: bool,
 ) -> None:
@@ -87,17 +102,23 @@ def label(
     The pictures are those of a collection, DIR, whose vectors are there already, or of a SOURCE as
     `clipsearch index` takes it. A run with --out that was stopped goes on where it was.
 
-    Exits with 3 when all is done but some pictures cannot be read.
+    With --review or --target-precision a person checks some of the labels: they are written to a sheet, and
+    to a page beside it that fills it in. When that is done, the same command goes on.
+
+    Exits with 3 when all is done but some pictures cannot be read, with 4 when a person is to answer first.
     """
     from ..labels import check_name, read_templates
 
     names, put = _names(labels, least=1 if multi else 2), read_templates(templates)
     if out:
         check_name(out)  # what is wrong is told before anything is encoded
-    with _photos(Path(source), source, out, model, device, precision) as photos:
+    sheet = _sheet(sheet, out, target, threshold) if review or target is not None else None
+    with _photos(Path(source), source, out or sheet, model, device, precision) as photos:
         results = photos.classify(
             names, templates=put, multi=multi, scores=scores, unknown=unknown, threshold=threshold
         )
+        if sheet:
+            results = _checked(results, sheet, review or CHECKS, target) or _wait(ctx, sheet)
         evaluation = results.evaluate(truth) if truth else None
         if out:
             results.write(out)
@@ -143,6 +164,41 @@ def _photos(
         yield photos
     if beside:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sheet(sheet: Path | None, out: Path | None, target: float | None, threshold: float | None) -> Path:
+    """Where the review's sheet is, if there can be one."""
+    if target is not None and threshold is not None:
+        raise click.UsageError("--target-precision finds the threshold: leave --threshold out")
+    if sheet:
+        return sheet.expanduser()
+    if out:
+        return out.expanduser().with_name(f"{out.stem}.review.csv")
+    raise click.UsageError("a review needs --sheet F.csv, or --out beside which the sheet can lie")
+
+
+def _checked(results: "LabelResults", sheet: Path, count: int, target: float | None) -> "LabelResults | None":
+    """The labels as a person's answers let them be kept; None: there is something to answer first."""
+    if sheet.exists():
+        review = results.reviewed(sheet)
+        note(str(review))
+        if review.unanswered:
+            return None
+        if target is None:
+            return results
+        found = review.certify(target)
+        note(found.reason)
+        if found.value is not None:
+            return results.at(found.value)
+        count = max(count, found.more_needed)
+    results.review(sheet, count, target_precision=target)
+    return None
+
+
+def _wait(ctx: click.Context, sheet: Path) -> NoReturn:
+    page = shown(sheet.absolute().with_suffix(".html"))
+    note(f"open {page}, put what it saves in the place of {shown(sheet)}, then run this command again")
+    ctx.exit(UNANSWERED)
 
 
 def _tell(results: "LabelResults", *, said: bool) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -61,7 +61,8 @@ def write_table(results: LabelResults, path: str | os.PathLike[str]) -> Path:
     whole, ending = check_name(path)
     if ending in SEPARATORS:
         _check_separable(results)
-        write_durably(whole, partial(_write_cells, results, SEPARATORS[ending]))
+        flat = (_flat(row) for rows in _slices(results) for row in rows)
+        write_cells(whole, _columns(results), flat, SEPARATORS[ending])
     elif ending == ".parquet":
         write_durably(whole, partial(_write_parquet, results))
     else:
@@ -116,6 +117,27 @@ def read_table(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             return list(_json_lines(file, whole.name) if ending == ".jsonl" else _json_list(file, whole.name))
     except OSError as error:
         raise LabelError(f"cannot read {whole}: {error.strerror or error}") from error
+
+
+def write_cells(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], separator: str = ","
+) -> None:
+    """Write the cells of a table; the file appears whole or not at all. See write_table for how."""
+
+    def write(file: BinaryIO) -> None:
+        text = TextIOWrapper(file, "utf-8", NAMES_AS_BYTES, newline="")
+        table = csv.writer(text, delimiter=separator)  # lines end in CR LF (RFC 4180), so both are quoted
+        table.writerow(columns)
+        table.writerows([cell(row.get(name)) for name in columns] for row in rows)
+        text.detach()  # writes what is left, and leaves the file open
+
+    write_durably(path, write)
+
+
+def cell(value: Any) -> Any:
+    """What stands in a cell: several joined, and a ' before what a spreadsheet would run as a formula."""
+    text = BETWEEN.join(value) if isinstance(value, list) else value
+    return f"'{text}" if isinstance(text, str) and FORMULA.match(text) else text
 
 
 def write_text(path: Path, parts: Iterable[str]) -> None:
@@ -177,21 +199,6 @@ def _columns(results: LabelResults) -> list[str]:
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     guesses = enumerate(row["guesses"], 1)
     return row | {f"{what}_{place}": guess[what] for place, guess in guesses for what in ("label", "score")}
-
-
-def _write_cells(results: LabelResults, separator: str, file: BinaryIO) -> None:
-    text = TextIOWrapper(file, "utf-8", NAMES_AS_BYTES, newline="")
-    columns = _columns(results)
-    table = csv.writer(text, delimiter=separator)  # lines end in CR LF (RFC 4180), so both are quoted
-    table.writerow(columns)
-    for rows in _slices(results):
-        table.writerows([_cell(row.get(name)) for name in columns] for row in map(_flat, rows))
-    text.detach()  # writes what is left, and leaves the file open
-
-
-def _cell(value: Any) -> Any:
-    cell = BETWEEN.join(value) if isinstance(value, list) else value
-    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 def _write_parquet(results: LabelResults, file: BinaryIO) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .evaluation import Evaluation, TruthSpec
     from .exports import Tree
+    from .review import Review
 
 SAID_AT = {"sigmoid": 0.5, "contrast": 0.95}  # several labels a picture: the score from which one is said
 UNKNOWN_AT = 0.5
@@ -274,6 +275,48 @@ class LabelResults(Sequence[Labelled]):
         from .evaluation import evaluate
 
         return evaluate(self, truth)
+
+    def review(
+        self,
+        sheet: str | os.PathLike[str],
+        count: int = 100,
+        *,
+        target_precision: float | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> Path:
+        """Draw labels for a person to check; see `clipsearch.labels.review.draw_review`.
+
+        Args:
+            sheet: a CSV file to fill in; the page to do it on lies beside it, ending in .html. Another
+                call, once all is answered, adds a round.
+            count: how many labels.
+            target_precision: the share of right labels that is to be promised; None: only measure.
+            confidence: of the promise.
+            seed: of the draw.
+
+        Returns:
+            The page.
+
+        Raises:
+            LabelError: nothing is labelled, or the sheet has rows without an answer or is of other labels.
+            CollectionError: it cannot be written.
+        """
+        from .review import draw_review
+
+        return draw_review(
+            self, sheet, count, target_precision=target_precision, confidence=confidence, seed=seed
+        )
+
+    def reviewed(self, sheet: str | os.PathLike[str]) -> "Review":
+        """Read a sheet's answers: how right the labels are, and from which score on they can be kept.
+
+        Raises:
+            LabelError: it is no sheet, an answer is none, or it was drawn from other labels than these.
+        """
+        from .review import read_review
+
+        return read_review(self, sheet)
 
     def __repr__(self) -> str:
         shown = [f"  {_line(row)}" for row in self[:10]]
