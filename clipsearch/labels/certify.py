@@ -138,7 +138,7 @@ def draw(
     if not len(known.rows) and count > SUREST_SHARE * len(left):
         at_random = count
     rows, rest, region = left[:at_random], left[at_random:], EVERYWHERE
-    if at_random < count and len(rest):
+    if target is not None and at_random < count and len(rest):
         region = float(np.nanquantile(values, 1 - SUREST_SHARE, method="higher"))
         if len(known.rows):
             levels, gain = _aim(values, known, target, count, risk_of(confidence))
