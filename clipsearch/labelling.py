@@ -22,7 +22,7 @@ from .progress import progress_bar
 from .search import Place, Searcher
 from .types import Embeddings
 
-KEPT, KEPT_OF_SEVERAL = 5, 20  # labels for each picture
+KEPT, KEPT_OF_SEVERAL, KEPT_OF_GROUPS = 5, 20, 50  # labels for each picture; a group's scores are summed
 
 
 def classify(
@@ -59,7 +59,7 @@ def classify(
     """
     if k is not None and k < 1:
         raise LabelError(f"k is how many labels to keep for each picture, at least 1, got {k!r}")
-    kept = min(len(labels), k or (KEPT_OF_SEVERAL if multi else KEPT))
+    kept = min(len(labels), k or (KEPT_OF_GROUPS if labels.groups() else KEPT_OF_SEVERAL if multi else KEPT))
     with progress_bar("labels", progress, unit="labels") as bar:
         how = build_classifier(
             labels, templates, model, multi=multi, scores=scores, unknown=unknown, done=bar.update

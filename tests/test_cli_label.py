@@ -187,3 +187,19 @@ def test_options_of_a_review_that_do_not_fit_are_told_before_anything_is_read(
     options: list[object], message: str, tmp_path: Path
 ) -> None:
     assert message in label(tmp_path / "none", *options, code=2).stderr
+
+
+def test_groups_of_labels_are_said_in_the_place_of_the_labels(pictures: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.csv"
+    names.write_text("label,group\ngrass,land\nforest,land\nsea,water\n", encoding="utf-8")
+    asked = ["--labels", names, "--model", "builtin", "--precision", "fp32", "--no-unknown", "--json"]
+
+    one, groups = (
+        json.loads(run("label", pictures, *asked, *more, code=3).stdout)["pictures"]
+        for more in ([], ["--by-group"])
+    )
+
+    for single, grouped in zip(one, groups, strict=True):
+        scores = {guess["label"]: guess["score"] for guess in single["guesses"]}
+        expected = {"land": scores["grass"] + scores["forest"], "water": scores["sea"]} if scores else {}
+        assert {guess["label"]: guess["score"] for guess in grouped["guesses"]} == pytest.approx(expected)

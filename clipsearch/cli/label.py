@@ -65,6 +65,7 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
     "--out", metavar="F", type=click.Path(path_type=Path), help="Write .csv, .tsv, .jsonl, .json or .parquet."
 )
 @click.option("--html", metavar="F", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
+@click.option("--by-group", is_flag=True, help="Say a label's group, a field of --labels, in its place.")
 @click.option(
     "--review", metavar="N", type=click.IntRange(min=1), help="Draw N labels for a person to check."
 )
@@ -91,6 +92,7 @@ def label(
     precision: str,
     out: Path | None,
     html: Path | None,
+    by_group: bool,
     review: int | None,
     target: float | None,
     sheet: Path | None,
@@ -117,6 +119,7 @@ def label(
         results = photos.classify(
             names, templates=put, multi=multi, scores=scores, unknown=unknown, threshold=threshold
         )
+        results = results.by_group() if by_group else results
         if sheet:
             results = _checked(results, sheet, review or CHECKS, target) or _wait(ctx, sheet)
         evaluation = results.evaluate(truth) if truth else None

@@ -172,6 +172,16 @@ class LabelResults(Sequence[Labelled]):
         """The same pictures with another threshold; None takes it away."""
         return replace(self, threshold=threshold)
 
+    def by_group(self, depth: int = 1) -> "LabelResults":
+        """The same pictures by the groups of the labels; see `clipsearch.labels.groups.by_group`.
+
+        Raises:
+            LabelError: no label has a group, there is only one, or depth is less than 1.
+        """
+        from .groups import by_group
+
+        return by_group(self, depth)
+
     def counts(self) -> dict[str, int]:
         """How many pictures each label is said of, in the order of the labels."""
         said = np.bincount(self.scored.top[self.said], minlength=len(self.labels))
