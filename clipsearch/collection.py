@@ -4,6 +4,7 @@ import json
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
@@ -459,7 +460,8 @@ class Collection:
     def _text_model(self) -> TextModel:
         """What a classifier needs of the model."""
         scale, bias = (getattr(self.encoder, name, None) for name in ("logit_scale", "logit_bias"))
-        return TextModel(self.model, self._cache_key(), self._encode_texts, scale, bias)
+        device = partial(getattr, self.encoder, "device", "cpu")
+        return TextModel(self.model, self._cache_key(), self._encode_texts, scale, bias, device)
 
     def _cache_key(self) -> tuple[str, int, str]:
         """Under what the vectors of texts are kept; no fingerprint: they are not."""

@@ -1,6 +1,7 @@
 """Labels of a collection: a classifier made of texts, perhaps of examples too, over all the vectors."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from .search import Place, Searcher
 from .types import Embeddings
 
 KEPT, KEPT_OF_SEVERAL, KEPT_OF_GROUPS = 5, 20, 50  # labels for each picture; a group's scores are summed
+LARGE = 1_000_000_000  # cosines from which on a GPU is worth the import of torch
 
 
 def classify(
@@ -67,12 +69,16 @@ def classify(
     shown = [(labels.index(name), vector) for name, vector in examples]
     refined = refine(how, np.concatenate([v for _, v in shown]), [y for y, _ in shown]) if shown else None
     how = refined.classifier if refined else how
-    told = label_pictures(searcher, how, kept, progress) if searcher else ((), joined([], kept))
+    told = label_pictures(searcher, how, kept, progress, model.device) if searcher else ((), joined([], kept))
     return LabelResults(labels, *told, multi, how.kind, model.name, templates.name, threshold, refined)
 
 
 def label_pictures(
-    searcher: Searcher, classify: Classifier, k: int, progress: bool | None = None
+    searcher: Searcher,
+    classify: Classifier,
+    k: int,
+    progress: bool | None = None,
+    device: Callable[[], str] = lambda: "cpu",
 ) -> tuple[tuple[Pictured, ...], Scores]:
     """Score every picture of a collection; equal pictures share one vector, which is scored once.
 
@@ -81,6 +87,7 @@ def label_pictures(
         classify: says what it thinks of some thousand vectors at a time.
         k: labels for each picture.
         progress: show a bar; None does where a terminal is watching.
+        device: tells where to compute; asked where there is much to do.
 
     Returns:
         The pictures in order of their ids, and their scores, (n, k). A picture that could not be
@@ -89,6 +96,8 @@ def label_pictures(
     places = list(searcher.pictures())
     rows = searcher.rows_of(np.array([place.item.content or -1 for place in places], np.int64))  # (n,)
     wanted, row_of = np.unique(rows[rows >= 0], return_inverse=True)
+    if len(wanted) * len(classify.vectors) > LARGE:
+        classify = replace(classify, device=device())
     with progress_bar("labelling", progress, total=len(wanted)) as bar:
         scored = score_all(classify, searcher.blocks(wanted), k, done=bar.update)
     spread = np.full(len(places), -1)

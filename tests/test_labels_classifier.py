@@ -9,7 +9,8 @@ from PIL import Image
 from clipsearch.encoders import load_encoder
 from clipsearch.errors import LabelError
 from clipsearch.labels import Classifier, Label, TextModel, build_classifier, read_labels, read_templates
-from clipsearch.labels.classifier import background, best_first, label_vectors
+from clipsearch.labels.best import best_first
+from clipsearch.labels.classifier import background, label_vectors
 from clipsearch.testing import ColourEncoder
 from clipsearch.types import as_embeddings
 
@@ -84,27 +85,29 @@ def test_probabilities_equal_those_of_transformers_zero_shot_pipeline(kind, requ
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_scores_by_hand():
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # NumPy, and torch as on a GPU
+def test_scores_by_hand(device):
     vectors = np.array([[1, 0], [0, 1]], np.float32)
     picture = np.array([[0.6, 0.8]], np.float32)
     none = vectors[:0]
 
-    soft = Classifier(vectors, none, "softmax", scale=10.0)(picture, 2)
+    soft = Classifier(vectors, none, "softmax", scale=10.0, device=device)(picture, 2)
     assert soft.top.tolist() == [[1, 0]]
     np.testing.assert_allclose(soft.scores, [[1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))]], rtol=1e-5)
     np.testing.assert_allclose(soft.cosines, [[0.8, 0.6]], rtol=1e-6)
     assert np.isnan(soft.unknown).all()
 
-    sigmoid = Classifier(vectors, none, "sigmoid", scale=10.0, bias=-7.0)(picture, 2)
+    sigmoid = Classifier(vectors, none, "sigmoid", scale=10.0, bias=-7.0, device=device)(picture, 2)
     np.testing.assert_allclose(sigmoid.scores, [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))]], rtol=1e-5)
 
 
-def test_contrast_is_the_share_of_background_words_that_fit_less_and_unknown_follows_from_the_best():
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # NumPy, and torch as on a GPU
+def test_contrast_is_the_share_of_background_words_that_fit_less_and_unknown_follows_from_the_best(device):
     words = as_embeddings([[1, 0], [0.9, 0.1], [0.5, 0.5], [0, 1]])
     vectors = np.array([[1, 0], [0, 1]], np.float32)
     picture = as_embeddings([[0.2, 0.8]])  # fits the words in the order 3, 2, 1, 0
 
-    scored = Classifier(vectors, words, "contrast", scale=100.0)(picture, 2)
+    scored = Classifier(vectors, words, "contrast", scale=100.0, device=device)(picture, 2)
 
     assert scored.top.tolist() == [[1, 0]]
     np.testing.assert_allclose(scored.scores, [[1.0, 0.25]])  # word 3 is the first label, word 0 the second
@@ -225,3 +228,22 @@ def test_scores_that_cannot_be_are_refused(multi, scores, said):
         build_classifier(
             read_labels(["a", "b"]), read_templates(), text_model(ColourEncoder()), multi=multi, scores=scores
         )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_many_blocks_of_pictures_get_the_scores_of_the_formulas(device, monkeypatch):
+    monkeypatch.setattr("clipsearch.labels.classifier.BLOCK", 700)  # of 7 + 40 columns: 14 pictures
+    vectors, words, pictures = unit((7, 16), 1), unit((40, 16), 2), unit((50, 16), 3)
+    shift = np.random.default_rng(4).standard_normal((7, 16)).astype(np.float32)
+    logits = 9.0 * (pictures @ vectors.T) + pictures @ shift.T
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    order = np.argsort(-logits, axis=1)[:, :3]
+    best = (pictures * vectors[order[:, 0]]).sum(1)
+    share = (pictures @ words.T > best[:, None]).mean(1)
+
+    scored = Classifier(vectors, words, "softmax", 9.0, shift=shift, device=device)(pictures, 3)
+
+    assert scored.top.tolist() == order.tolist()
+    np.testing.assert_allclose(scored.scores, np.take_along_axis(chances, order, 1), rtol=1e-4)
+    np.testing.assert_allclose(scored.cosines[:, 0], best, atol=1e-6)
+    np.testing.assert_allclose(scored.unknown, 1 - (1 - share) ** 7, atol=1e-5)

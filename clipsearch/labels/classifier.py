@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from ..errors import LabelError
 from ..query import cached
 from ..types import Embeddings, as_embeddings
+from .best import Best, Product, Weights, on_device, on_host, scaled
 from .labelset import Label, LabelSet
 from .templates import Templates, open_clip_metadata, read_templates
 
@@ -30,7 +32,6 @@ Encode = Callable[[Sequence[str]], Embeddings]
 
 DEFAULT_SCALE = 100.0  # of an encoder that tells none: CLIP's
 RELATED = 5.0  # standard deviations above a label's mean from which a background word is taken for a synonym
-FEW = 32  # so many of the best are found faster one by one than by sorting
 BLOCK = 16_000_000  # cosines computed at a time, 64 MB
 LABELS_TOGETHER = 64  # encoded before they are kept, so that a stop costs little
 
@@ -43,6 +44,7 @@ class TextModel(NamedTuple):
         key: id, dimension and fingerprint, by which label vectors are kept.
         encode: gives float32 (n, dim) unit rows for n texts.
         scale, bias: logit scale and logit bias; None where it has none.
+        device: tells where it computes; asking may import torch.
     """
 
     name: str
@@ -50,6 +52,7 @@ class TextModel(NamedTuple):
     encode: Encode
     scale: float | None = None
     bias: float | None = None
+    device: Callable[[], str] = lambda: "cpu"
 
 
 class Scores(NamedTuple):
@@ -82,6 +85,7 @@ class Classifier:
         scale, bias: of the model.
         shift: float32 (L, dim), what examples add to the logits, or None; see `refine`.
         asks: whether a picture may be none of the labels.
+        device: of the matrix products: "cpu" (by NumPy), "cuda", "cuda:1", "mps".
     """
 
     vectors: Embeddings
@@ -91,6 +95,7 @@ class Classifier:
     bias: float = 0.0
     shift: npt.NDArray[np.float32] | None = None
     asks: bool = True
+    device: str = "cpu"
 
     def __call__(self, embeddings: Embeddings, k: int) -> Scores:
         """Score pictures.
@@ -100,29 +105,33 @@ class Classifier:
             k: how many labels to give for each, at most L.
         """
         step = max(1, BLOCK // (len(self.vectors) + len(self.background)))
-        parts = [self._block(embeddings[i : i + step], k) for i in range(0, len(embeddings), step)]
-        return joined(parts, k)
+        blocks = (embeddings[i : i + step] for i in range(0, len(embeddings), step))
+        return joined([self._scores(self._product(block, k)) for block in blocks], k)
 
-    def _block(self, embeddings: Embeddings, k: int) -> Scores:
-        cosines = embeddings @ self.vectors.T  # (b, L)
-        others = np.sort(embeddings @ self.background.T, axis=1)  # (b, B)
-        logits = self.logits(embeddings, cosines)
-        top = best_first(logits, k)
-        best, found = (np.take_along_axis(table, top, 1) for table in (logits, cosines))  # (b, k)
-        share = _share_above(others, found)
+    def _scores(self, best: Best) -> Scores:
         if self.kind == "softmax":
-            scores = np.exp(best - log_sum_exp(logits)[:, None])
+            scores = np.exp(best.logits - best.excess[:, None])
         elif self.kind == "sigmoid":
-            scores = 1 / (1 + np.exp(-best - self.bias))
+            scores = 1 / (1 + np.exp(-best.logits - self.bias))
         else:
-            scores = 1 - share
-        unknown = 1 - (1 - share[:, 0]) ** len(self.vectors) if self.asks else np.full(len(top), np.nan)
-        return Scores(top.astype(np.int32), scores, found, unknown.astype(np.float32))
+            scores = 1 - best.share
+        fits = (1 - best.share[:, 0]) ** len(self.vectors)
+        unknown = 1 - fits if self.asks else np.full(len(fits), np.nan)
+        return Scores(best.top.astype(np.int32), scores, best.cosines, unknown.astype(np.float32))
 
-    def logits(self, embeddings: Embeddings, cosines: Embeddings) -> npt.NDArray[np.float32]:
+    @cached_property
+    def _product(self) -> Product:
+        return (
+            partial(on_host, self._weights) if self.device == "cpu" else on_device(self._weights, self.device)
+        )
+
+    @property
+    def _weights(self) -> Weights:
+        return Weights(self.vectors, self.background, self.scale, self.shift)
+
+    def logits(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
         """What softmax and sigmoid are taken of, float32 (n, L)."""
-        scaled: npt.NDArray[np.float32] = np.float32(self.scale) * cosines
-        return scaled if self.shift is None else scaled + embeddings @ self.shift.T
+        return scaled(self._weights, embeddings, embeddings @ self.vectors.T)
 
 
 def build_classifier(
@@ -224,34 +233,6 @@ def background(vectors: Embeddings, model: TextModel, done: Callable[[int], obje
     near = words @ vectors.T  # (B, L)
     rest: Embeddings = words[~(near - near.mean(0) > RELATED * near.std(0)).any(1)]
     return rest
-
-
-def best_first(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
-    """The columns of the k largest values of each row, (n, k), best first; equal ones in their order."""
-    if k > FEW:
-        return np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    left, rows, found = scores.copy(), np.arange(len(scores)), []
-    for _ in range(k):
-        found.append(left.argmax(1))
-        left[rows, found[-1]] = -np.inf
-    return np.stack(found, 1)
-
-
-def log_sum_exp(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The logarithm of each row's sum of exponentials, (n,)."""
-    highest = logits.max(1)
-    shares = logits - highest[:, None]
-    sums: npt.NDArray[np.float32] = highest + np.log(np.exp(shares, out=shares).sum(1))
-    return sums
-
-
-def _share_above(others: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """For each value (n, k) the share of its sorted row of `others` (n, B) that is larger; nan if B is 0."""
-    if not others.shape[1]:
-        return np.full_like(values, np.nan)
-    below = [np.searchsorted(row, value, side="right") for row, value in zip(others, values, strict=True)]
-    share: npt.NDArray[np.float32] = 1 - np.array(below, np.float32) / np.float32(others.shape[1])
-    return share
 
 
 def score_all(

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LabelError
-from .classifier import Scores, best_first, joined
+from .best import best_first
+from .classifier import Scores, joined
 from .labelset import Label, LabelSet
 from .results import LabelResults
 

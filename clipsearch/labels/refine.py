@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ..errors import LabelError
 from ..types import Embeddings
-from .classifier import Classifier, log_sum_exp
+from .best import log_sum_exp
+from .classifier import Classifier
 from .temperature import fit_temperature
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the penalty; beside them none of it: d = 0
@@ -97,7 +98,7 @@ def _held_out(
     right, likely = np.empty(len(y)), np.empty(len(y))
     for out in folds:
         fitted = classifier if strength is None else _fit(classifier, embeddings[~out], y[~out], strength)
-        logits = fitted.logits(embeddings[out], embeddings[out] @ fitted.vectors.T)
+        logits = fitted.logits(embeddings[out])
         right[out] = logits.argmax(1) == y[out]
         likely[out] = logits[np.arange(len(logits)), y[out]] - log_sum_exp(logits)
     return float(right.mean()), float(likely.mean())
