@@ -84,7 +84,7 @@ def _has_mps() -> bool:
 
 
 def in_batches(
-    items: Sequence[Any], encode: Callable[[Sequence[Any]], Rows], *, size: int, model_id: str
+    items: "Sequence[Any] | torch.Tensor", encode: Callable[[Any], Rows], *, size: int, model_id: str
 ) -> tuple[list[Rows], int]:
     """Encode in batches, halving them whenever the device runs out of memory.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _BATCH = {"cpu": 16}  # more is no faster on a processor (measured for 8 to 128), only bigger
 _BATCH_ELSEWHERE = 256
+_TEXTS = {"cpu": 64}  # 1.3 times the speed of 16, for ViT-B/32
+_TOKENIZED = 16_384  # texts at a time
 _CUTTABLE_POOLS = ("argmax", "eos")
 
 
@@ -55,6 +57,7 @@ class OpenClipEncoder:
         self._text_tower: nn.Module | None = None
         self._tokens: Tokens | None = None
         self._largest_batch: int | None = None
+        self._largest_texts: int | None = None
 
     @property
     def device(self) -> str:
@@ -150,8 +153,8 @@ class OpenClipEncoder:
             return self._embeddings([])
         with self._lock:
             tower, tokens = self._load_text_tower()
-            rows = self._batches(texts, lambda part: self._encode_ids(tower, tokens(part).to(self._device)))
-            return self._embeddings(rows)
+            parts = (tokens(texts[i : i + _TOKENIZED]) for i in range(0, len(texts), _TOKENIZED))
+            return self._embeddings([self._encode_ids(tower, ids) for ids in parts])
 
     def close(self) -> None:
         """Let go of both towers; the next call loads them again."""
@@ -216,10 +219,21 @@ class OpenClipEncoder:
             return rows.float().cpu().numpy()
 
     def _encode_ids(self, tower: "nn.Module", ids: "torch.Tensor") -> Rows:
+        """Vectors of tokenized texts, (n, dim), in order; texts of a length are encoded together."""
+        order = _lengths(tower, ids).argsort(stable=True)  # (n,)
+        size = self._largest_texts or _TEXTS.get(self._device.type, _BATCH_ELSEWHERE)
+        forward = partial(self._forward_ids, tower)
+        rows, self._largest_texts = in_batches(ids[order], forward, size=size, model_id=self.model_id)
+        out = np.empty((len(ids), self.dim), np.float32)
+        out[order.numpy()] = np.concatenate(rows)
+        return out
+
+    def _forward_ids(self, tower: "nn.Module", ids: "torch.Tensor") -> Rows:
         import torch
 
-        with torch.inference_mode(), _cut_to_longest(tower, ids) as short:
-            rows: torch.Tensor = tower(short)  # (n, dim)
+        longest = int(_lengths(tower, ids).max())
+        with torch.inference_mode(), _cut(tower, longest) if longest < ids.shape[1] else nullcontext():
+            rows: torch.Tensor = tower(ids[:, :longest].to(self._device))
             return rows.float().cpu().numpy()
 
     def _batches(self, items: Sequence[Any], encode: Callable[[Sequence[Any]], Rows]) -> list[Rows]:
@@ -238,22 +252,28 @@ class OpenClipEncoder:
             ) from error
 
 
-@contextmanager
-def _cut_to_longest(tower: "nn.Module", ids: "torch.Tensor") -> "Iterator[torch.Tensor]":
-    """Give CLIP's causal text tower only as many columns as the longest text of the batch has.
+def _lengths(tower: "nn.Module", ids: "torch.Tensor") -> "torch.Tensor":
+    """How many columns of the ids (n, context) each text needs, (n,).
 
-    No token sees what comes after it, and the vector is read at the end of the text, so padding
-    cannot change it. Towers that see the whole context at once (SigLIP) get all of it.
+    In CLIP's causal tower no token sees what comes after it, and the vector is read at the end of the text,
+    so padding cannot change it. Towers that see the whole context at once (SigLIP) need all of it.
     """
+    import torch
+
     mask = getattr(tower, "attn_mask", None)
     if mask is None or tower.cls_emb is not None or tower.pool_type not in _CUTTABLE_POOLS:
-        yield ids
-        return
+        return torch.full((len(ids),), ids.shape[1])
     # "argmax": the end has the highest id
     ends = (ids == tower.eos_id).int() if tower.pool_type == "eos" else ids
-    longest = int(ends.argmax(dim=-1).max()) + 1
-    tower.attn_mask = mask[:longest, :longest]
+    return ends.argmax(dim=-1) + 1
+
+
+@contextmanager
+def _cut(tower: "nn.Module", length: int) -> Iterator[None]:
+    """Let a causal tower take fewer columns than its context."""
+    mask = cast("torch.Tensor", tower.attn_mask)
+    tower.attn_mask = mask[:length, :length]
     try:
-        yield ids[:, :longest]
+        yield
     finally:
         tower.attn_mask = mask

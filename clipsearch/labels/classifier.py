@@ -214,8 +214,8 @@ def _prompts(label: Label, templates: Templates) -> list[str]:
 
 
 def _ensembles(prompts: Sequence[Sequence[str]], encode: Encode) -> Embeddings:
-    """The mean direction of each group of texts, which are encoded together, short ones first."""
-    texts = sorted({text for group in prompts for text in group}, key=len)  # like lengths waste no padding
+    """The mean direction of each group of texts, which are encoded together."""
+    texts = list(dict.fromkeys(text for group in prompts for text in group))
     place = {text: row for row, text in enumerate(texts)}
     vectors = encode(texts)
     return as_embeddings([vectors[[place[text] for text in group]].mean(0) for group in prompts])
