@@ -319,6 +319,15 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         read_table(tmp_path / "a.parquet")
 
 
+def test_the_kind_that_is_asked_for_is_written_whatever_the_name_ends_in(tmp_path):
+    written = all_kinds().to_csv(tmp_path / "labels.txt")
+    assert written == tmp_path / "labels.txt"
+    assert written.read_bytes() == write_table(all_kinds(), tmp_path / "a.csv").read_bytes()
+
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert parquet.read_table(all_kinds().to_parquet(tmp_path / "a.pq")).num_rows == len(all_kinds())
+
+
 @pytest.mark.parametrize("make", [all_kinds, several, lambda: of([])])
 def test_parquet_holds_the_same_rows(tmp_path, make):
     pytest.importorskip("pyarrow")

@@ -30,7 +30,7 @@ NUMBER = re.compile(r"score(_\d+)?|cosine|unknown")
 GUESS = re.compile(r"label_\d+")
 
 
-def write_table(results: LabelResults, path: str | os.PathLike[str]) -> Path:
+def write_table(results: LabelResults, path: str | os.PathLike[str], kind: str = "") -> Path:
     r"""Write a table with one row for every picture, the unreadable too; its name's ending says how.
 
     - .csv, .tsv: the columns path, key, source, id, verdict, label, score, cosine, unknown, then
@@ -49,6 +49,7 @@ def write_table(results: LabelResults, path: str | os.PathLike[str]) -> Path:
     Args:
         results: what to write; may be empty.
         path: the file to write; an existing one is replaced.
+        kind: the ending to go by, whatever the name's is, such as ".csv".
 
     Returns:
         Where it was written, absolute.
@@ -58,7 +59,7 @@ def write_table(results: LabelResults, path: str | os.PathLike[str]) -> Path:
         MissingExtraError: pyarrow is not installed; the message has the pip command.
         CollectionError: it cannot be written.
     """
-    whole, ending = check_name(path)
+    whole, ending = check_name(path, kind)
     if ending in SEPARATORS:
         _check_separable(results)
         flat = (_flat(row) for rows in _slices(results) for row in rows)
@@ -163,15 +164,19 @@ def is_utf8(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def check_name(path: str | os.PathLike[str]) -> tuple[Path, str]:
+def check_name(path: str | os.PathLike[str], kind: str = "") -> tuple[Path, str]:
     """Return a table's absolute path and its ending, before there is work that may be for nothing.
+
+    Args:
+        path: of the table.
+        kind: the ending to go by in the place of its own.
 
     Raises:
         LabelError: it has another ending.
         MissingExtraError: it is Parquet and pyarrow is not installed.
     """
     whole = Path(path).expanduser().absolute()
-    ending = whole.suffix.lower()
+    ending = kind or whole.suffix.lower()
     if ending not in ENDINGS:
         raise LabelError(f"found the name {whole.name!r}; expected one that ends in {', '.join(ENDINGS)}")
     if ending == ".parquet":

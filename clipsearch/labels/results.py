@@ -223,6 +223,18 @@ class LabelResults(Sequence[Labelled]):
 
         return write_table(self, path)
 
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write a CSV file, whatever the path ends in; see `write`."""
+        from .outputs import write_table
+
+        return write_table(self, path, ".csv")
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Write a Parquet file, whatever the path ends in; see `write`."""
+        from .outputs import write_table
+
+        return write_table(self, path, ".parquet")
+
     def image_folder(
         self, folder: str | os.PathLike[str], *, how: str = "link", unlabelled: bool = False
     ) -> "Tree":
