@@ -87,6 +87,7 @@ ARGUMENTS = {
     "own_encoder": ["Photos", "query.jpg"],
     "moments_of_a_gif": ["dance.gif", "something light"],
     "most_alike": ["photos.clipsearch"],
+    "label_in_korean": ["Photos", "고양이,말,풀", "builtin"],
 }
 
 
