@@ -110,8 +110,9 @@ def test_contrast_is_the_share_of_background_words_that_fit_less_and_unknown_fol
     scored = Classifier(vectors, words, "contrast", scale=100.0, device=device)(picture, 2)
 
     assert scored.top.tolist() == [[1, 0]]
-    np.testing.assert_allclose(scored.scores, [[1.0, 0.25]])  # word 3 is the first label, word 0 the second
-    np.testing.assert_allclose(scored.unknown, [0.0])
+    # word 3, the best, is the first label: half of one in four; three fit better than the second
+    np.testing.assert_allclose(scored.scores, [[1 - 0.5 / 4, 0.25]], rtol=1e-6)
+    np.testing.assert_allclose(scored.unknown, [1 - (1 - 0.125) ** 2], rtol=1e-6)
 
     worse = Classifier(vectors[:1], words, "contrast", scale=100.0)(picture, 1)
     np.testing.assert_allclose(worse.unknown, [1 - (1 - 0.75) ** 1])
@@ -122,9 +123,27 @@ def test_unknown_counts_the_words_that_beat_the_best_of_all_labels():
 
     found = Classifier(vectors, words, "softmax", scale=20.0)(pictures, 2).unknown
 
-    best = (pictures @ vectors.T).max(1)
-    share = (pictures @ words.T > best[:, None]).mean(1)
+    share = share_above(pictures @ words.T, (pictures @ vectors.T).max(1), 20.0)
     np.testing.assert_allclose(found, 1 - (1 - share) ** 3, atol=1e-6)
+
+
+def share_above(others, values, scale):
+    """The share by definition, one picture after the other."""
+    found = []
+    for row, value in zip(others, values, strict=True):
+        nearest = 1 / (1 + np.exp(-scale * (max(row) - value)))
+        found.append((sum(other > value for other in sorted(row)[:-1]) + nearest) / len(row))
+    return np.array(found)
+
+
+def test_with_more_labels_than_background_words_as_many_are_counted_as_there_are_words():
+    pictures, vectors, words = unit((40, 64)), unit((500, 64), 1), unit((10, 64), 2)
+
+    found = Classifier(vectors, words, "softmax", scale=20.0)(pictures, 2).unknown
+
+    share = share_above(pictures @ words.T, (pictures @ vectors.T).max(1), 20.0)
+    np.testing.assert_allclose(found, 1 - (1 - share) ** 10, atol=1e-6)
+    assert found.max() < 0.5, "of 500 words one is nearer than any of 10"
 
 
 def test_blocks_change_nothing(monkeypatch):
@@ -239,7 +258,7 @@ def test_many_blocks_of_pictures_get_the_scores_of_the_formulas(device, monkeypa
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     order = np.argsort(-logits, axis=1)[:, :3]
     best = (pictures * vectors[order[:, 0]]).sum(1)
-    share = (pictures @ words.T > best[:, None]).mean(1)
+    share = share_above(pictures @ words.T, best, 9.0)
 
     scored = Classifier(vectors, words, "softmax", 9.0, shift=shift, device=device)(pictures, 3)
 

@@ -22,7 +22,7 @@ class Best(NamedTuple):
     top: npt.NDArray[np.int64]  # (b, k) positions of labels, best first
     logits: Reals  # (b, k)
     cosines: Reals  # (b, k)
-    share: Reals  # (b, k) share of the background that fits better; nan without one
+    share: Reals  # (b, k) share of the background that fits better, see share_above; nan without one
     excess: Reals  # (b,) logarithm of the sum of the exponentials of all L logits
 
 
@@ -50,7 +50,7 @@ def on_host(weights: Weights, embeddings: Embeddings, k: int) -> Best:
     logits = scaled(weights, embeddings, cosines)
     top = best_first(logits, k)
     best, found = (np.take_along_axis(table, top, 1) for table in (logits, cosines))
-    share = share_above(np.sort(embeddings @ weights.background.T, axis=1), found)
+    share = share_above(np.sort(embeddings @ weights.background.T, axis=1), found, weights.scale)
     return Best(top, best, found, share, log_sum_exp(logits))
 
 
@@ -73,8 +73,12 @@ def on_device(weights: Weights, device: str) -> Product:
         best, top = logits.topk(k)
         found = cosines.gather(1, top)
         others = (pictures @ background.T).sort(1).values
-        below = torch.searchsorted(others, found, right=True)
-        share = 1 - below / (len(background) or torch.nan)
+        above = others.shape[1] - torch.searchsorted(others, found, right=True)
+        if others.shape[1]:
+            nearest = torch.sigmoid(weights.scale * (others[:, -1:] - found))
+            share = ((above - 1).clamp(min=0) + nearest) / others.shape[1]
+        else:
+            share = torch.full_like(found, torch.nan)
         parts = (part.cpu().numpy() for part in (top, best, found, share, logits.logsumexp(1)))
         return Best(*parts)
 
@@ -106,10 +110,24 @@ def log_sum_exp(logits: Reals) -> Reals:
     return sums
 
 
-def share_above(others: Reals, values: Reals) -> Reals:
-    """Return for values (n, k) what share of their sorted row of `others` (n, B) is larger; nan if B is 0."""
-    if not others.shape[1]:
+def share_above(others: Reals, values: Reals, scale: float) -> Reals:
+    """Return the share of other cosines that are larger than some.
+
+    The largest of the B others counts as p = 1 / (1 + exp(scale (value - largest))), any other that is larger
+    as 1; their sum over B. So values above all others differ, too, by how far they are above them.
+
+    Args:
+        others: (n, B), each row sorted.
+        values: (n, k).
+        scale: of a model's logits.
+
+    Returns:
+        (n, k), between 0 and 1; nan where B is 0.
+    """
+    size = others.shape[1]
+    if not size:
         return np.full_like(values, np.nan)
     below = [np.searchsorted(row, value, side="right") for row, value in zip(others, values, strict=True)]
-    share: Reals = 1 - np.array(below, np.float32) / np.float32(others.shape[1])
+    nearest = 1 / (1 + np.exp(np.minimum(np.float32(scale) * (values - others[:, -1:]), 80)))
+    share: Reals = (np.maximum(size - np.array(below, np.float32) - 1, 0) + nearest) / np.float32(size)
     return share

@@ -4,10 +4,12 @@ Formulas. c is a cosine, s the model's logit scale, b its logit bias.
 
 - softmax, for one label a picture (CLIP; Radford et al. 2021): p_l = exp(s c_l) / sum_j exp(s c_j).
 - sigmoid, for several, of models trained with it (SigLIP; Zhai et al. 2023): p_l = 1 / (1 + exp(-s c_l - b)).
-- contrast, for several, of all other models: the share of the background words that fit the picture
-  less than the label does. It needs no scale, and no two models' scores mean different things.
+- contrast, for several, of all other models: the share of the B background words that fit the picture
+  less than the label does, the best of them counted softly (`share_above`). So no two models' scores mean
+  different things.
 - none of these: with r the share of the background words that fit better than the best of L labels,
-  1 - (1 - r)^L is the chance that of L words drawn from the background one fits better than that.
+  1 - (1 - r)^L is the chance that of L words drawn from the background one fits better than that; L is taken
+  to be B where it is more.
 """
 
 import hashlib
@@ -115,7 +117,7 @@ class Classifier:
             scores = 1 / (1 + np.exp(-best.logits - self.bias))
         else:
             scores = 1 - best.share
-        fits = (1 - best.share[:, 0]) ** len(self.vectors)
+        fits = (1 - best.share[:, 0]) ** max(1, min(len(self.vectors), len(self.background)))
         unknown = 1 - fits if self.asks else np.full(len(fits), np.nan)
         return Scores(best.top.astype(np.int32), scores, best.cosines, unknown.astype(np.float32))
 

@@ -16,6 +16,7 @@ from xml.sax.saxutils import quoteattr
 from ..decode import decode
 from ..errors import CollectionError, ImageError, LabelError, SourceError
 from ..files import make_folder
+from ..progress import progress_bar
 from ..render import printable
 from ..sources.disk import native
 from ..sources.names import is_picture
@@ -54,7 +55,12 @@ class Tree:
 
 
 def image_folder(
-    results: LabelResults, folder: str | os.PathLike[str], *, how: str = "link", unlabelled: bool = False
+    results: LabelResults,
+    folder: str | os.PathLike[str],
+    *,
+    how: str = "link",
+    unlabelled: bool = False,
+    progress: bool | None = None,
 ) -> Tree:
     """Write labelled pictures as folder/LABEL/NAME, which torchvision and Hugging Face `datasets` load.
 
@@ -79,6 +85,7 @@ def image_folder(
             "symlink" for symbolic links; "copy". Where no link can be made, as to another disk or
             to a member of an archive, there is a copy.
         unlabelled: also write the unknown and the abstained, to `_unknown` and `_abstained`.
+        progress: show a bar; None does where a terminal is watching.
 
     Returns:
         How many were linked and copied, and which failed, when they were labelled or now.
@@ -97,18 +104,20 @@ def image_folder(
     entries: list[str] = []
     failed: list[tuple[str, str]] = []
     linked = 0
-    for row in results:
-        if row.verdict is Verdict.FAILED:
-            failed.append((row.picture.path, row.picture.reason))
-        elif row.label or unlabelled:
-            into = folders[row.label] if row.label else f"_{row.verdict}"
-            try:
-                name, is_link = _put(row.picture, whole / into, how, taken)
-            except (ImageError, SourceError, OSError) as error:
-                failed.append((row.picture.path, getattr(error, "strerror", None) or str(error)))
-                continue
-            linked += is_link
-            entries.append(_entry(row, f"{into}/{name}"))
+    with progress_bar("image folder", progress, total=len(results)) as bar:
+        for row in results:
+            bar.update()
+            if row.verdict is Verdict.FAILED:
+                failed.append((row.picture.path, row.picture.reason))
+            elif row.label or unlabelled:
+                into = folders[row.label] if row.label else f"_{row.verdict}"
+                try:
+                    name, is_link = _put(row.picture, whole / into, how, taken)
+                except (ImageError, SourceError, OSError) as error:
+                    failed.append((row.picture.path, getattr(error, "strerror", None) or str(error)))
+                    continue
+                linked += is_link
+                entries.append(_entry(row, f"{into}/{name}"))
     owners = {own: label for label, own in folders.items()}
     names = {"labels": results.labels.names, "folders": owners}
     write_text(whole / "labels.json", [json.dumps(names, indent=1)])

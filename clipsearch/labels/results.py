@@ -236,12 +236,17 @@ class LabelResults(Sequence[Labelled]):
         return write_table(self, path, ".parquet")
 
     def image_folder(
-        self, folder: str | os.PathLike[str], *, how: str = "link", unlabelled: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        how: str = "link",
+        unlabelled: bool = False,
+        progress: bool | None = None,
     ) -> "Tree":
         """Lay labelled pictures out as folder/LABEL/NAME; see `clipsearch.labels.exports.image_folder`."""
         from .exports import image_folder
 
-        return image_folder(self, folder, how=how, unlabelled=unlabelled)
+        return image_folder(self, folder, how=how, unlabelled=unlabelled, progress=progress)
 
     def label_studio(
         self,
