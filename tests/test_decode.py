@@ -109,7 +109,7 @@ def test_every_orientation_gives_the_same_embedding(photo):
         assert {(p.facts["width"], p.facts["height"]) for p in pictures} == {(912, 608)}
         assert {p.image.size for p in pictures} == {(456, 304) if kind == "JPEG" else (912, 608)}
         assert (encoder.encode_images([p.image for p in pictures]) @ expected).min() > least
-        assert (encoder.encode_images(ignored) @ expected).max() < 0.9, "or the test would show nothing"
+        assert (encoder.encode_images(ignored) @ expected).max() < 0.95, "or the test would show nothing"
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])

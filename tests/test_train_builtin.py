@@ -18,7 +18,7 @@ from clipsearch import load_encoder
 from clipsearch.errors import LockedError
 
 CODE = Path(__file__).parents[1] / "examples" / "train_builtin"
-NAMES = ("training", "views", "prepare", "images", "distil", "text", "export", "evaluate")
+NAMES = ("training", "views", "prepare", "images", "distil", "text", "export", "soup", "evaluate")
 DIM = 264  # of the teacher here
 NOUNS = """  1 This software and database is being provided to you, the LICENSEE
 00000001 05 n 02 domestic_dog 0 dog 0 001 @ 00000003 n 0000 | a furry pet; "the dog barked all night"
@@ -488,3 +488,26 @@ def test_from_photos_to_a_model_that_clipsearch_loads(
     expected = ["text to image R@10", "image to text R@10", "Caltech-101, held out (2)", "mean rank"]
     for what in [*expected, "clothing, validation (3)", "tiny-imagenet, held out (10), top-5"]:
         assert what in told
+
+
+def test_a_soup_has_the_means_of_the_weights(code, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    scalars = {"one": 1.0, "two": 3.0}
+    for name, value in scalars.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text(name)
+        weights = {"w": torch.full((2, 3), value, dtype=torch.float16), "steps": torch.tensor(int(value))}
+        save_file(weights, tmp_path / name / code.soup.WEIGHTS)
+
+    code.soup.soup(tmp_path / "one", tmp_path / "two", tmp_path / "both", 0.25)
+
+    found = load_file(tmp_path / "both" / code.soup.WEIGHTS)
+    assert found["w"].tolist() == [[1.5] * 3] * 2 and found["w"].dtype == torch.float16
+    assert found["steps"] == 1
+    assert (tmp_path / "both" / "tokenizer.json").read_text() == "one"
+
+    save_file({"w": torch.zeros(2, 4)}, tmp_path / "two" / code.soup.WEIGHTS)
+    with pytest.raises(SystemExit, match="models of two kinds"):
+        code.soup.soup(tmp_path / "one", tmp_path / "two", tmp_path / "neither")

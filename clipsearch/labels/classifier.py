@@ -33,7 +33,8 @@ ScoreKind = Literal["softmax", "sigmoid", "contrast"]
 Encode = Callable[[Sequence[str]], Embeddings]
 
 DEFAULT_SCALE = 100.0  # of an encoder that tells none: CLIP's
-RELATED = 5.0  # standard deviations above a label's mean from which a background word is taken for a synonym
+SAME = 0.99  # cosine from which on a word is the label
+RELATED = 4.0  # standard deviations above a label's mean from which a background word is taken for a synonym
 BLOCK = 16_000_000  # cosines computed at a time, 64 MB
 LABELS_TOGETHER = 64  # encoded before they are kept, so that a stop costs little
 
@@ -233,7 +234,8 @@ def background(vectors: Embeddings, model: TextModel, done: Callable[[int], obje
     names = list(dict.fromkeys(open_clip_metadata("IMAGENET_CLASSNAMES")))
     words = label_vectors(LabelSet(tuple(map(Label, names))), read_templates("photo"), model, done)
     near = words @ vectors.T  # (B, L)
-    rest: Embeddings = words[~(near - near.mean(0) > RELATED * near.std(0)).any(1)]
+    far = np.minimum(near.mean(0) + RELATED * near.std(0), SAME)
+    rest: Embeddings = words[(near < far).all(1)]
     return rest
 
 

@@ -1,4 +1,4 @@
-"""Step 6: how good a model is on what it did not see.
+"""Step 7: how good a model is on what it did not see.
 
     python evaluate.py PHOTOS [--model DIRECTORY]
 

@@ -24,7 +24,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clipsearch.labels import Classifier
-from clipsearch.labels.classifier import DEFAULT_SCALE, RELATED
+from clipsearch.labels.classifier import DEFAULT_SCALE, RELATED, SAME
 from clipsearch.labels.results import SAID_AT
 from clipsearch.types import Embeddings, as_embeddings
 
@@ -121,7 +121,7 @@ def scores(classify: Classifier, photos: Embeddings) -> np.ndarray:
 def background(labels: Embeddings, words: Embeddings) -> Embeddings:
     """The words that are none of the labels; as `clipsearch.labels.classifier.background`, from vectors."""
     near = words @ labels.T
-    return words[~(near - near.mean(0) > RELATED * near.std(0)).any(1)]
+    return words[(near < np.minimum(near.mean(0) + RELATED * near.std(0), SAME)).all(1)]
 
 
 def captioned(path: Path) -> np.ndarray:
