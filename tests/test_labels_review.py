@@ -151,7 +151,7 @@ def test_a_truth_alone_answers_and_gives_an_example(tmp_path):
     some = results([[0.8, 0.1, 0.1]] * 4)
     some.review(tmp_path / "sheet.csv", 4)
     rows = sorted(rows_of(tmp_path / "sheet.csv"), key=lambda row: row["path"])
-    for row, told in zip(rows, [("", "cat"), ("no", "'=dog"), ("no", ""), ("yes", "")], strict=True):
+    for row, told in zip(rows, [("", " CAT "), ("no", "'=dog"), ("no", ""), ("yes", "")], strict=True):
         row["right"], row["truth"] = told
     rewrite(tmp_path / "sheet.csv", rows)
 
@@ -234,7 +234,7 @@ def change(**values):
         (change(right="perhaps"), "found right 'perhaps'; expected yes, no or ?"),
         (
             change(right="yes", truth="'=dog"),
-            "found right 'yes' and the truth '=dog', but the label is 'cat'",
+            "found right 'yes' and the truth '=dog' of 'cat'",
         ),
         (change(truth="mouse"), "found the label 'mouse', expected one of 'cat'"),
         (change(label="'=dog"), "is not said to be '=dog'; label as it was drawn"),

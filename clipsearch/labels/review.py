@@ -16,10 +16,11 @@ import numpy as np
 from ..errors import LabelError
 from .certify import Answers, Threshold, accuracy, certified_threshold, draw, of_round
 from .form import write_form
+from .labelset import LabelSet
 from .outputs import shown
 from .results import LabelResults
 from .shares import Estimate
-from .sheet import YES, Asked, read_sheet, sheet_path, write_sheet
+from .sheet import NO, YES, Asked, read_sheet, sheet_path, write_sheet
 from .temperature import fit_verdicts, tempered
 
 SAME = 1e-3  # scores that differ by more are not those a sheet was drawn by
@@ -78,8 +79,18 @@ class Said:
         if asked.drawn_from != len(self.rows):
             count = f"{asked.drawn_from:,} labels, and there are {len(self.rows):,} now"
             raise LabelError(f"the sheet was drawn from {count}, so pictures came or went; {ANEW}")
-        self.results.labels.index(asked.truth or asked.label)  # a truth must be a label too
         return place
+
+
+def _judged(labels: LabelSet, row: Asked) -> Asked:
+    """The row with its truth, which may be a synonym, as the name of a label; it tells what is right, too."""
+    if not row.truth:
+        return row
+    truth = labels[labels.index(row.truth)].name
+    right = YES if truth == row.label else NO
+    if row.right and row.right != right:
+        raise LabelError(f"{row.path}: found right {row.right!r} and the truth {truth!r} of {row.label!r}")
+    return row._replace(right=right, truth=truth)
 
 
 def draw_review(
@@ -161,14 +172,15 @@ class Review:
     """
 
     def __init__(self, results: LabelResults, asked: Sequence[Asked]) -> None:
-        self.results, self.asked, self.said = results, tuple(asked), Said(results)
+        self.results, self.said = results, Said(results)
+        self.asked = tuple(_judged(results.labels, row) for row in asked)
         self._places = self.said.places(self.asked)
         self.answers = Answers(
             np.array(self._places, np.int64),
-            np.array([-np.inf if row.region is None else row.region for row in asked]),
-            np.array([row.round for row in asked], np.int64),
-            np.array([row.right == YES for row in asked], np.bool_),  # ? is wrong: such tend to be hard
-        ).where(np.array([bool(row.right) for row in asked], np.bool_))
+            np.array([-np.inf if row.region is None else row.region for row in self.asked]),
+            np.array([row.round for row in self.asked], np.int64),
+            np.array([row.right == YES for row in self.asked], np.bool_),  # ? is wrong: such tend to be hard
+        ).where(np.array([bool(row.right) for row in self.asked], np.bool_))
 
     @property
     def unanswered(self) -> int:

@@ -14,7 +14,18 @@ from .labelset import few
 from .outputs import cell, read_table, write_cells
 
 YES, NO, NOBODY_KNOWS = "yes", "no", "?"
-WORDS = {"y": YES, "yes": YES, "true": YES, "1": YES, "n": NO, "no": NO, "false": NO, "0": NO, "?": "?"}
+WORDS = {
+    "y": YES,
+    "yes": YES,
+    "true": YES,
+    "1": YES,
+    "n": NO,
+    "no": NO,
+    "false": NO,
+    "0": NO,
+    "?": "?",
+    "": "",
+}
 
 
 class Asked(NamedTuple):
@@ -79,7 +90,7 @@ def read_sheet(path: Path) -> list[Asked]:
     """Read a sheet back, in the order in which it was drawn.
 
     Rows may have been sorted, and rows cut off the end of a round: a review may stop early. `right` may also
-    be y, true, 1 or n, false, 0 in any case. A `truth` alone says whether the label is right.
+    be y, true, 1 or n, false, 0 in any case.
 
     Raises:
         LabelError: it is no such sheet, or an answer is none; the message tells which.
@@ -101,19 +112,12 @@ def _asked(name: str, row: dict[str, object]) -> Asked:
     except ValueError as error:
         raise LabelError(f"{where}: {error}; expected the numbers as they were drawn") from None
     others = tuple(filter(None, str(row["others"] or "").split("|")))
-    label, truth = str(row["label"]), str(row["truth"] or "").strip()
-    right = _verdict(where, str(row["right"] or "").strip(), label, truth)
-    return Asked(*numbers[:2], str(row["path"]), label, right, truth, others, score, region, numbers[2])
-
-
-def _verdict(where: str, told: str, label: str, truth: str) -> str:
-    right = WORDS.get(told.casefold(), "")
-    if told and not right:
+    told, truth = (str(row[column] or "").strip() for column in ("right", "truth"))
+    right = WORDS.get(told.casefold())
+    if right is None:
         raise LabelError(f"{where}: found right {told!r}; expected yes, no or ? (nobody can tell)")
-    by_truth = (YES if truth == label else NO) if truth else ""
-    if right and by_truth and right != by_truth:
-        raise LabelError(f"{where}: found right {told!r} and the truth {truth!r}, but the label is {label!r}")
-    return right or by_truth
+    path, label = str(row["path"]), str(row["label"])
+    return Asked(*numbers[:2], path, label, right, truth, others, score, region, numbers[2])
 
 
 def _check_places(name: str, rows: Sequence[Asked]) -> None:
