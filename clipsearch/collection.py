@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import upkeep
-from .encoders import DEFAULT_MODEL, AnyModel, load_encoder
+from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, ModelError, QueryError, SourceError
 from .ingest import ingest
 from .labelling import classify
@@ -358,6 +358,7 @@ class Collection:
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
+        notice_script(self.model, texts)  # the encoder does, too, but is not asked where all are cached
         return cached(self._cache_key(), texts, self._encode_texts)
 
     def embeddings(self) -> tuple[list[int], Embeddings]:
@@ -435,11 +436,13 @@ class Collection:
         Raises:
             LabelError: labels, templates, scores, examples or k are not to be used.
         """
+        names = read_labels(labels, least=1 if multi else 2)
+        notice_script(self.model, names.names)  # in a template they look like English
         shown = [(label, picture) for label, some in (examples or {}).items() for picture in some]
         return classify(
             self._searcher(),
             self._text_model(),
-            read_labels(labels, least=1 if multi else 2),
+            names,
             read_templates(templates),
             ((label, self._vector(picture)) for label, picture in shown),
             multi=multi,

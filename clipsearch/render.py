@@ -378,6 +378,7 @@ a.frame:focus-visible { outline-offset: -3px; border-radius: 14px; }
 .about { display: flex; gap: .75rem; align-items: start; justify-content: space-between;
   padding: .75rem .9rem 0; }
 .name { min-width: 0; font-size: .9rem; font-weight: 600; line-height: 1.45; }
+.small .name { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }
 .badge { flex: none; padding: .1rem .5rem; border-radius: 99px; background: var(--tint); color: var(--accent);
   font-size: .78rem; font-weight: 600; line-height: 1.45; font-variant-numeric: tabular-nums; }
 .card > .line { padding: 0 .9rem; }

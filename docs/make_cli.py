@@ -20,6 +20,7 @@ Progress, warnings and errors go to standard error. `clipsearch COMMAND --help` 
 | 1 | an error, told in one line that begins with `clipsearch:`; or `verify` found something wrong |
 | 2 | the command was not understood |
 | 3 | done, but some pictures cannot be read (now or when last tried) |
+| 4 | labels wait for a person to check them (`label --review`); nothing else was written |
 | 130 | stopped with Ctrl-C; what was encoded is kept |
 
 Anything else that ends with a traceback is a bug in clipsearch.

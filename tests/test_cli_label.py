@@ -144,15 +144,22 @@ def test_a_review_waits_for_a_person_and_then_keeps_the_precision(tmp_path: Path
     assert "60 added" not in label(folder, *asked, code=4).stderr, "the vectors stay"
     rows = table(sheet)
     assert len(rows) == 60
+    least = sorted(float(row["score"]) for row in rows)[30]
     for row in rows:
-        row["right"] = "y"
+        row["right"] = "y" if float(row["score"]) >= least else "n"
     with sheet.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
 
     done = label(folder, *asked, code=0)
 
-    assert "60 of 60 checked · 100.0% of the labels are right" in done.stderr
-    assert len(table(out)) == 60 and {row["verdict"] for row in table(out)} == {"labelled"}
+    assert "60 of 60 checked · 50.0% of the labels are right" in done.stderr
+    told = {
+        verdict: [float(row["score"]) for row in table(out) if row["verdict"] == verdict]
+        for verdict in ("labelled", "abstained")
+    }
+    assert len(told["labelled"]) + len(told["abstained"]) == 60
+    assert 20 <= len(told["labelled"]) <= 33, "nine tenths of them are right, and all are checked"
+    assert min(told["labelled"]) > max(told["abstained"])
 
 
 def test_a_precision_that_no_threshold_keeps_asks_for_a_further_round(tmp_path: Path) -> None:
@@ -181,6 +188,11 @@ def test_a_precision_that_no_threshold_keeps_asks_for_a_further_round(tmp_path: 
         (["--review", 5], "a review needs --sheet F.csv, or --out"),
         (["--target-precision", 0.9, "--threshold", 0.5, "--out", "x.csv"], "leave --threshold out"),
         (["--review", 0], "is not in the range x>=1"),
+        (["--sheet", "x.csv"], "add --review or --target-precision"),
+        (["--target-precision", 95, "--out", "x.csv"], "is a share such as 0.95, found 95"),
+        (["--review", 5, "--sheet", "x.csv", "--out", "x.csv"], "must be different files"),
+        (["--review", 5, "--sheet", "x.csv", "--html", "x.html"], "must be different files"),
+        (["--by-group"], "--by-group needs a group of the labels"),
     ],
 )
 def test_options_of_a_review_that_do_not_fit_are_told_before_anything_is_read(

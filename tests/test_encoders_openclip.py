@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipsearch.collection import Collection
 from clipsearch.encoders import load_encoder
+from clipsearch.encoders.script import SAID
 from clipsearch.errors import ModelError
 
 BUILTIN = Path(str(files("clipsearch.builtin")))
@@ -352,6 +354,7 @@ def test_open_clip_alone_reads_any_text_for_the_builtin_model():
 
 
 def test_a_model_that_knows_english_only_says_so_once(caplog):
+    SAID.clear()
     encoder = load_encoder("builtin", device="cpu")
     encoder.encode_texts(["a dog", "un café à Zürich", "2,5 €", ""])
     assert caplog.messages == []
@@ -362,6 +365,19 @@ def test_a_model_that_knows_english_only_says_so_once(caplog):
     assert caplog.messages == [
         "builtin knows English only; what it finds for '고양이가 창가에 앉아 있다' means nothing (said once)"
     ]
+
+
+def test_a_script_the_model_does_not_know_is_told_of_labels_and_of_cached_queries_too(
+    tmp_path, images, caplog
+):
+    with Collection(tmp_path / "photos.clipsearch", model="builtin") as photos:
+        photos.add([(f"{n}", image) for n, image in enumerate(images)])
+        photos.search("собака")
+        for again in (lambda: photos.search("собака"), lambda: photos.classify(["собака", "кошка"])):
+            SAID.clear()
+            caplog.clear()
+            again()
+            assert ["knows English only" in message for message in caplog.messages] == [True]
 
 
 def test_merges_beside_a_model_are_used(tmp_path):

@@ -179,7 +179,7 @@ def test_examples_teach_what_the_words_do_not_say(tmp_path):
     assert right(plain) == 0.5  # to this encoder both words are the same grey
     assert right(taught) == 1.0
     assert taught.refined.helped
-    assert "12 examples helped" in str(taught)
+    assert "12 examples make held-out ones likelier" in str(taught)
 
 
 def test_where_unknown_is_not_asked_no_picture_is(photos):

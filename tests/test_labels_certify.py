@@ -171,7 +171,9 @@ def test_59_errorless_answers_certify_95_percent_and_58_do_not():
     right = np.ones(len(scores), bool)
     without = certified_threshold(scores, NONE, 0.95)
     assert (without.value, without.coverage, without.more_needed) == (None, 0.0, 59)
-    assert without.reason.startswith("no answers do not certify a precision of 0.95; 59 more with a score of")
+    assert without.reason.startswith(
+        "no answers do not certify a precision of 0.95; at least 59 more answers, none"
+    )
 
     few = certified_threshold(scores, answered(right, draw(scores, 58)), 0.95)
     assert few.value is None and (few.reviewed, few.errors) == (58, 0)

@@ -407,7 +407,7 @@ def test_names_spelled_in_another_unicode_form_are_the_same_picture():
             r"belongs to other pictures: found .*'x.jpg'.*, expected names such as '0.jpg', '1.jpg'",
         ),
         ({}, "belongs to other pictures"),
-        ("folders", "found the name 'folders'; expected one that ends in .csv"),
+        ("folders", "found the truth 'folders'; expected 'folder' or a table"),
         ("absent.csv", "cannot read .*absent.csv: No such file"),
     ],
 )

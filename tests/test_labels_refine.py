@@ -49,7 +49,7 @@ def test_examples_correct_words_that_were_exchanged():
     assert refined.helped
     assert refined.accuracy[0] < 0.6 < 0.95 < refined.accuracy[1]
     assert (probabilities(refined.classifier, fresh).argmax(1) == truth).mean() > 0.95
-    assert "200 examples helped" in str(refined)
+    assert "200 examples make held-out ones likelier" in str(refined)
 
 
 def test_scores_go_through_the_classifier_as_the_fit_saw_them():

@@ -78,7 +78,7 @@ def test_a_sheet_asks_for_the_best_label_of_each_picture_drawn(tmp_path):
     assert set(rows) == {f"/home/kim/{n}.png" for n in range(3)}
     first = rows["/home/kim/0.png"]
     assert (first["label"], first["others"], first["score"]) == ("'=dog", "고양이, a|b|cat", "0.7")
-    assert (first["round"], first["drawn_from"], first["right"], first["truth"]) == ("1", "3", "", "")
+    assert (first["round"], first["of"], first["right"], first["truth"]) == ("1", "3", "", "")
     assert first["region"] == "", "drawn from all"
     assert sorted(int(row["number"]) for row in rows.values()) == [1, 2, 3]
 
@@ -151,7 +151,7 @@ def test_a_truth_alone_answers_and_gives_an_example(tmp_path):
     some = results([[0.8, 0.1, 0.1]] * 4)
     some.review(tmp_path / "sheet.csv", 4)
     rows = sorted(rows_of(tmp_path / "sheet.csv"), key=lambda row: row["path"])
-    for row, told in zip(rows, [("", " CAT "), ("no", "'=dog"), ("no", ""), ("yes", "")], strict=True):
+    for row, told in zip(rows, [("", " CAT "), ("no", "'=dog"), ("no", "-"), ("yes", "")], strict=True):
         row["right"], row["truth"] = told
     rewrite(tmp_path / "sheet.csv", rows)
 
@@ -159,6 +159,32 @@ def test_a_truth_alone_answers_and_gives_an_example(tmp_path):
 
     assert review.answers.right.sum() == 2
     assert review.examples == {"cat": [1, 4], "=dog": [2]}
+
+
+def test_wrong_labels_without_a_truth_make_no_examples(tmp_path):
+    some = results([[0.8, 0.1, 0.1]] * 4)
+    some.review(tmp_path / "sheet.csv", 4)
+    answer(tmp_path / "sheet.csv", np.array([True, False, True, False]))
+
+    with pytest.raises(LabelError, match="2 labels are wrong and have no truth; fill in that column, with -"):
+        _ = some.reviewed(tmp_path / "sheet.csv").examples
+
+
+def test_answers_of_a_later_round_bound_the_accuracy(tmp_path):
+    some, right = many(400)
+    sheet = tmp_path / "sheet.csv"
+    some.review(sheet, 20, target_precision=0.9)
+    answer(sheet, right)
+    some.review(sheet, 370, target_precision=0.9)
+    answer(sheet, right, first=20)
+
+    review = some.reviewed(sheet)
+
+    asked = [int(row["path"][10:-4]) for row in rows_of(sheet)]
+    found = review.accuracy()
+    assert found.reviewed < 30 < len(asked)
+    assert right[asked].sum() / 400 <= found.low <= found.value <= found.high
+    assert found.high <= 1 - (~right[asked]).sum() / 400
 
 
 def test_rounds_follow_each_other_in_one_sheet_and_certify_a_threshold(tmp_path):
@@ -192,18 +218,70 @@ def test_the_risk_of_all_rounds_together_is_that_of_the_promise():
     assert 1 - of_round(0.95, 2) == pytest.approx(0.025)
 
 
-def test_sorting_the_sheet_and_cutting_its_end_off_change_nothing_else(tmp_path):
+def test_sorting_the_sheet_changes_nothing(tmp_path):
     some, right = many()
     sheet = tmp_path / "sheet.csv"
     some.review(sheet, 60)
     answer(sheet, right)
     rows = rows_of(sheet)
-    rewrite(sheet, sorted(rows[:50], key=lambda row: row["path"]))
+    rewrite(sheet, sorted(rows, key=lambda row: row["path"]))
 
-    review = some.reviewed(sheet)
+    assert [row.path for row in some.reviewed(sheet).asked] == [row["path"] for row in rows]
 
-    assert [row.path for row in review.asked] == [row["path"] for row in rows[:50]]
-    assert review.accuracy().reviewed == 50
+
+def test_a_round_that_is_missing_is_noticed(tmp_path):
+    some, right = many(3000)
+    sheet = tmp_path / "sheet.csv"
+    some.review(sheet, 20)
+    answer(sheet, right)
+    some.review(sheet, 20)
+    rewrite(sheet, rows_of(sheet)[20:])
+
+    with pytest.raises(LabelError, match="a round is missing"):
+        some.reviewed(sheet)
+
+
+def other(some, **changes):
+    from dataclasses import replace
+
+    return replace(some, **changes)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda some: other(some, model="another model"),
+        lambda some: other(some, templates="openai-80"),
+        lambda some: other(some, labels=LabelSet(tuple(map(Label, (*NAMES, "new"))))),
+        lambda some: some[:-1],
+        lambda some: other(
+            some, pictures=(*some.pictures[:-1], some.pictures[-1]._replace(path="/other.png"))
+        ),
+    ],
+)
+def test_a_sheet_of_other_labels_is_refused_though_the_rows_drawn_are_the_same(changed, tmp_path):
+    some, _ = many()
+    some.review(tmp_path / "sheet.csv", 3)
+    assert not any(row["path"] == "/home/kim/299.png" for row in rows_of(tmp_path / "sheet.csv"))
+
+    with pytest.raises(LabelError, match="drawn from other pictures or labels"):
+        changed(some).reviewed(tmp_path / "sheet.csv")
+
+
+def test_a_round_that_certifies_less_takes_nothing_away(tmp_path):
+    some, right = many(3000)
+    sheet = tmp_path / "sheet.csv"
+    some.review(sheet, 100, target_precision=0.8)
+    answer(sheet, right)
+    some.review(sheet, 300, target_precision=0.8)
+    answer(sheet, right, first=100)
+    before = some.reviewed(sheet).certify(0.8)
+    some.review(sheet, 3, target_precision=0.8)
+    answer(sheet, right, first=400)
+
+    after = some.reviewed(sheet).certify(0.8)
+
+    assert before.value is not None and after == before
 
 
 def test_a_number_that_went_through_a_spreadsheet_is_the_same(tmp_path):
@@ -240,10 +318,12 @@ def change(**values):
         (change(label="'=dog"), "is not said to be '=dog'; label as it was drawn"),
         (change(path="/home/kim/x.png"), "/home/kim/x.png is not said to be 'cat'"),
         (change(score="0.31"), "'cat' had 0.31 and has 0.8 now"),
-        (change(drawn_from="9"), "drawn from 9 labels, and there are 4 now"),
+        (change(score="nan"), "'cat' had nan and has 0.8 now"),
+        (change(region="0.5"), "or the row of"),
         (change(number="three"), "invalid literal"),
-        (lambda rows: rows.pop(1), "row 2 of round 1 is gone"),
-        (lambda rows: rows.append(rows[0]), "found twice"),
+        (lambda rows: rows.pop(1), "round 1: rows 2 are missing"),
+        (lambda rows: rows.append(rows[0]), "round 1: a row is there twice"),
+        (lambda rows: [row.update(round="2") for row in rows], "a round is missing"),
         (lambda rows: [row.pop("region") for row in rows], "found no column 'region'"),
     ],
 )
@@ -281,7 +361,9 @@ def test_too_few_answers_say_how_many_are_missing_instead_of_leaving_every_pictu
     # 251 wrong of 5,000 break 0.95; the second round has half of the risk
     more = next(m for m in range(5000) if hypergeom.pmf(0, 4970, 251, m) <= 0.025)
     assert more == 71
-    with pytest.raises(LabelError, match=r"0 wrong of the 30 .* do not certify a precision of 0.95; 71 more"):
+    with pytest.raises(
+        LabelError, match=r"0 wrong of the 30 .* do not certify a precision of 0.95; at least 71 more"
+    ):
         some.reviewed(sheet).keep(0.95)
 
 
@@ -318,6 +400,15 @@ def test_what_the_best_leave_over_is_spread_evenly():
     kept = np.array([[0.5, 0.2]], np.float32)  # of 5 labels: 0.1 each of the others
     expected = softmax(np.log([[0.5, 0.2, 0.1, 0.1, 0.1]]) / 2.0, axis=1)[:, :2]
     np.testing.assert_allclose(tempered(kept, 2.0, 5, alone=False), expected, atol=1e-6)
+
+
+def test_a_score_that_is_not_there_stays_so():
+    scores = np.array([[0.6, 0.4, np.nan], [np.nan, np.nan, np.nan]], np.float32)
+    found = tempered(scores, 2.0, 3, alone=False)
+    expected = softmax(np.log([0.6, 0.4]) / 2)
+    np.testing.assert_allclose(found[0, :2], expected, atol=1e-6)
+    assert np.isnan(found[0, 2]) and np.isnan(found[1]).all()
+    assert 0.5 < fit_verdicts(scores[:1], np.zeros(1, int), np.ones(1, bool), 3, alone=False) < 1.5
 
 
 def test_scores_that_stand_alone_are_tempered_alone():

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
@@ -15,7 +15,7 @@ from .output import SOME_FAILED, counted, emit, examples, existing, json_option,
 
 if TYPE_CHECKING:
     from ..collection import Collection
-    from ..labels import LabelResults, LabelSpec
+    from ..labels import LabelResults, LabelSet
 
 SHOWN = 20  # labels and pictures on a terminal
 CHECKS = 100  # labels that a person checks in a round
@@ -52,7 +52,8 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "softmax", "sigmoid", "contrast"]),
-    help="What the scores are.",
+    metavar="K",
+    help="What the scores are: auto, softmax, sigmoid, contrast.",
 )
 @click.option("--threshold", metavar="S", type=float, help="Say a label from this score on only.")
 @click.option(
@@ -67,7 +68,10 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
 @click.option("--html", metavar="F", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
 @click.option("--by-group", is_flag=True, help="Say a label's group, a field of --labels, in its place.")
 @click.option(
-    "--review", metavar="N", type=click.IntRange(min=1), help="Draw N labels for a person to check."
+    "--review",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Draw N labels for a person to check; 100 with --target-precision.",
 )
 @click.option(
     "--target-precision", "target", metavar="P", type=float, help="Keep labels of which this share is right."
@@ -114,7 +118,9 @@ def label(
     names, put = _names(labels, least=1 if multi else 2), read_templates(templates)
     if out:
         check_name(out)  # what is wrong is told before anything is encoded
-    sheet = _sheet(sheet, out, target, threshold) if review or target is not None else None
+    sheet = _sheet(sheet, out, html, review, target, threshold)
+    if by_group and not any(label.group for label in names):
+        raise click.UsageError("--by-group needs a group of the labels: a column of a --labels file")
     with _photos(Path(source), source, out or sheet, model, device, precision) as photos:
         results = photos.classify(
             names, templates=put, multi=multi, scores=scores, unknown=unknown, threshold=threshold
@@ -139,7 +145,7 @@ def label(
         ctx.exit(SOME_FAILED)
 
 
-def _names(labels: str, least: int) -> "LabelSpec":
+def _names(labels: str, least: int) -> "LabelSet":
     """What --labels means: a file or a set as it is, else names between commas."""
     from ..labels import read_labels, split_names
 
@@ -169,15 +175,32 @@ def _photos(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _sheet(sheet: Path | None, out: Path | None, target: float | None, threshold: float | None) -> Path:
-    """Where the review's sheet is, if there can be one."""
+def _sheet(
+    sheet: Path | None,
+    out: Path | None,
+    html: Path | None,
+    review: int | None,
+    target: float | None,
+    threshold: float | None,
+) -> Path | None:
+    """Where the review's sheet is, if there is a review."""
+    from ..labels.sheet import sheet_path
+
+    if review is None and target is None:
+        if sheet:
+            raise click.UsageError("--sheet is of a review: add --review or --target-precision")
+        return None
     if target is not None and threshold is not None:
         raise click.UsageError("--target-precision finds the threshold: leave --threshold out")
-    if sheet:
-        return sheet.expanduser()
-    if out:
-        return out.expanduser().with_name(f"{out.stem}.review.csv")
-    raise click.UsageError("a review needs --sheet F.csv, or --out beside which the sheet can lie")
+    if target is not None and not 0 < target <= 1:
+        raise click.UsageError(f"--target-precision is a share such as 0.95, found {target:g}")
+    if sheet is None and out is None:
+        raise click.UsageError("a review needs --sheet F.csv, or --out beside which the sheet can lie")
+    whole = sheet_path(sheet or cast(Path, out).with_name(f"{cast(Path, out).stem}.review.csv"))
+    written = {path.expanduser().absolute() for path in (out, html) if path}
+    if written & {whole, whole.with_suffix(".html")}:
+        raise click.UsageError("--sheet, its page (.html), --out and --html must be different files")
+    return whole
 
 
 def _checked(results: "LabelResults", sheet: Path, count: int, target: float | None) -> "LabelResults | None":

@@ -11,12 +11,22 @@ from ..errors import ModelError
 from ..types import Encoder
 from .catalog import BUILTIN, CATALOG, DEFAULT_MODEL, Model
 from .names import FOLDER, SENTENCE, AnyModel, checked, resolve
+from .script import notice_script
 
 if TYPE_CHECKING:
     from .openclip import OpenClipEncoder
     from .sentence import SentenceTransformerEncoder
 
-__all__ = ["BUILTIN", "CATALOG", "DEFAULT_MODEL", "AnyModel", "Model", "load_encoder", "resolve"]
+__all__ = [
+    "BUILTIN",
+    "CATALOG",
+    "DEFAULT_MODEL",
+    "AnyModel",
+    "Model",
+    "load_encoder",
+    "notice_script",
+    "resolve",
+]
 
 _SENTENCE_MARKS = ("modules.json", "config_sentence_transformers.json", "config.json")
 

@@ -15,6 +15,7 @@ from ..types import Embeddings, Role, as_embeddings
 from .device import Rows, check_precision, choose_device, choose_dtype, in_batches, short_name
 from .pixels import Pixels, prepare
 from .recipe import Recipe
+from .script import notice_script
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +152,7 @@ class OpenClipEncoder:
         """
         if not texts:
             return self._embeddings([])
+        notice_script(self.model_id, texts)
         with self._lock:
             tower, tokens = self._load_text_tower()
             parts = (tokens(texts[i : i + _TOKENIZED]) for i in range(0, len(texts), _TOKENIZED))

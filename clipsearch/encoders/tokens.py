@@ -1,19 +1,14 @@
 """From texts to token ids as a model was trained on them; no text can break it."""
 
-import logging
-import unicodedata
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from .catalog import CATALOG
 from .recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger("clipsearch")
 
 _CLIP_VOCABULARY = 49408
 _LETTERS_PER_TOKEN = 32  # a text longer than this times the context is cut before a slow tokenizer sees it
@@ -23,8 +18,7 @@ class Tokens:
     """The tokenizer of one open_clip model.
 
     Texts are cleaned as its configuration says (SigLIP: lower case, no punctuation), cut to its
-    context, and any string is allowed: empty, of any length, in any script. A model of the catalogue
-    that knows English only warns of the first text in another script.
+    context, and any string is allowed: empty, of any length, in any script.
 
     Raises:
         ModelError: the tokenizer cannot be loaded, or makes ids that the text tower does not have.
@@ -33,7 +27,6 @@ class Tokens:
     def __init__(self, recipe: Recipe) -> None:
         text = recipe.config["text_cfg"]
         self._model_id = recipe.model_id
-        self._warns = any(m.name == recipe.model_id and m.languages == "English" for m in CATALOG.values())
         self._vocabulary: int | None = (
             None if "hf_model_name" in text else text.get("vocab_size", _CLIP_VOCABULARY)
         )
@@ -47,10 +40,6 @@ class Tokens:
 
     def __call__(self, texts: Sequence[str]) -> "torch.Tensor":
         """Token ids of n texts: int64 (n, context), padded."""
-        if self._warns and (foreign := next(filter(_foreign, texts), None)):
-            self._warns = False
-            said = "%s knows English only; what it finds for %.40r means nothing (said once)"
-            logger.warning(said, self._model_id, foreign)
         ids: torch.Tensor = self._tokenize(
             [_short(text, self._context * _LETTERS_PER_TOKEN) for text in texts]
         )
@@ -83,12 +72,6 @@ def _load(recipe: Recipe, context: int) -> tuple[Any, int | None]:
         return tokenizer, tokenizer.vocab_size
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ModelError(f"cannot load the tokenizer of {recipe.model_id!r}: {error}") from error
-
-
-def _foreign(text: str) -> bool:
-    """Whether most letters of a text are of another script than the Latin one."""
-    letters = [unicodedata.name(letter, "") for letter in text[:200] if letter.isalpha()]
-    return sum("LATIN" in name for name in letters) < len(letters) / 2
 
 
 def _short(text: str, longest: int) -> str:

@@ -152,7 +152,10 @@ def draw(
 def accuracy(
     scores: npt.ArrayLike, answers: Answers, *, among: npt.ArrayLike = True, confidence: float = 0.95
 ) -> Estimate:
-    """Estimate the share of the labelled pictures whose label is right, from `answers.random` alone.
+    """Estimate the share of the labelled pictures whose label is right.
+
+    By `answers.random` alone, a sample of all; but what is known of the others bounds it, too: no fewer are
+    right than were found right, no more than were not found wrong.
 
     Args:
         scores: (n,) as drawn from.
@@ -165,8 +168,12 @@ def accuracy(
     """
     values = _checked(scores, answers)
     group = ~np.isnan(values) & np.asarray(among, dtype=bool)
-    asked = answers.right[answers.random & group[answers.rows]]
-    return proportion(int(asked.sum()), len(asked), population=int(group.sum()), confidence=confidence)
+    inside, size = group[answers.rows], int(group.sum())
+    asked = answers.right[answers.random & inside]
+    found = proportion(int(asked.sum()), len(asked), population=size, confidence=confidence)
+    least, wrong = ((verdict & inside).sum() / max(size, 1) for verdict in (answers.right, ~answers.right))
+    value, low, high = (float(np.clip(each, least, 1 - wrong)) for each in found[:3])
+    return Estimate(value, low, high, len(asked))
 
 
 def certified_threshold(
@@ -301,7 +308,7 @@ def _missing(values: Floats, answers: Answers, target: float, risk: float) -> tu
         return 0, doubt
     more = needed(0, levels.open[at], levels.breaking[at], risk)
     would = "would" if gain[at] >= LEAST_KEPT[0] else f"would, but {doubt}"
-    return more, f"{more} more with a score of at least {levels.value[at]:.4g}, none wrong, {would}"
+    return more, f"at least {more} more answers, none wrong, {would}"
 
 
 def _checked(scores: npt.ArrayLike, answers: Answers, target: float = 1.0) -> Floats:
@@ -309,7 +316,7 @@ def _checked(scores: npt.ArrayLike, answers: Answers, target: float = 1.0) -> Fl
     if values.ndim != 1 or np.isinf(values).any():
         raise LabelError(f"scores must be finite (nan: no label) and of shape (n,), found {values.shape}")
     if not 0 < target <= 1:
-        raise LabelError(f"a precision of {target!r} cannot be kept; give a number above 0, at most 1")
+        raise LabelError(f"a precision of {target!r} cannot be kept; give a share, as 0.95 for 95 %")
     rows = answers.rows
     if not ((rows >= 0) & (rows < len(values))).all() or np.isnan(values[rows]).any():
         raise LabelError(f"there are answers for pictures that are not among {len(values)}, or have no label")

@@ -329,6 +329,8 @@ def _ratio(part: npt.NDArray[Any], whole: Counts) -> Shares:
 
 
 def _bins(scores: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Bins:
+    known = ~np.isnan(scores)  # a group of which no label is kept has none
+    scores, right = scores[known], right[known]
     place = np.clip(np.ceil(scores * BINS).astype(int) - 1, 0, BINS - 1)
     count = np.bincount(place, minlength=BINS)
     return Bins(count, *(_ratio(np.bincount(place, values, BINS), count) for values in (scores, right)))

@@ -14,8 +14,8 @@ SIDE = 320  # pixels, the longer side of a picture
 
 NOTE = (
     "Is the label right? Click, or use the keys y, n and ? on the picture that is framed (arrows move the "
-    "frame). Where a label is wrong, say which it should be if it is one of the list. Your answers stay in "
-    "this browser until you save them: put the file in the place of the sheet."
+    "frame); unsure counts as wrong. Where a label is wrong, say which would be right, if you can. Your "
+    "answers stay in this browser until you save them: put the file in the place of the sheet."
 )
 
 
@@ -72,7 +72,7 @@ button, select { padding: .3rem .8rem; border: 1px solid var(--line); border-rad
 button[aria-pressed=true], .save { border-color: var(--accent); background: var(--accent);
   color: var(--card); }
 .answers { display: flex; flex-wrap: wrap; gap: .4rem; padding: .7rem .9rem 0; }
-.answers select { max-width: 100%; }
+.answers select { width: 100%; }
 .card.now { box-shadow: 0 0 0 2px var(--accent); }
 """
 
@@ -110,9 +110,10 @@ cards.forEach((card, row) => {
     add(answers, "button", text, { value: right, onclick: () => answer(row, right) });
   const which = add(answers, "select", "", { onchange: () => correct(row, which.value) });
   which.setAttribute("aria-label", "the right label");
-  add(which, "option", "none of the labels, or not known", { value: "" });
+  add(which, "option", "which then?", { value: "" });
+  add(which, "option", "none of the labels", { value: "-" });
   const own = sheet.rows[row][LABEL], others = sheet.rows[row][OTHERS].split("|");
-  const rank = ([, cell]) => others.indexOf(cell) + 1 || others.length + 1;
+  const rank = ([name]) => others.indexOf(name) + 1 || others.length + 1;
   const wrong = sheet.labels.filter(([, cell]) => cell !== own).sort((a, b) => rank(a) - rank(b));
   for (const [name, cell] of wrong) add(which, "option", name, { value: cell });
   show(row);

@@ -20,7 +20,7 @@ def by_group(results: LabelResults, depth: int = 1) -> LabelResults:
     Where labels exclude each other (softmax) a group's score is the sum of its labels' scores, of those
     that are kept for the picture: exact where all are (`k` of classify), else too low by at most what the
     kept ones leave of 1. Where a picture may have several labels it is the highest. Its cosine is the
-    highest of its labels'.
+    highest of its labels'. A label's name is a synonym of its group's, so that a truth may tell either.
 
     Args:
         results: of labels of which some have a group.
@@ -45,7 +45,15 @@ def by_group(results: LabelResults, depth: int = 1) -> LabelResults:
     blocks = (results.scored.at(slice(i, i + ROWS)) for i in range(0, max(1, len(results)), ROWS))
     parts = [_grouped(block, group, len(names), results.multi) for block in blocks]
     scored = joined(parts, parts[0].top.shape[1])
-    return replace(results, labels=LabelSet(tuple(map(Label, names))), scored=scored)
+    within = [
+        tuple(label.name for label, path in zip(results.labels, paths, strict=True) if path == name)
+        for name in names
+    ]
+    groups = tuple(
+        Label(name, tuple(each for each in own if each != name))
+        for name, own in zip(names, within, strict=True)
+    )
+    return replace(results, labels=LabelSet(groups), scored=scored)
 
 
 def _grouped(labelled: Scores, group: npt.NDArray[np.int64], size: int, multi: bool) -> Scores:

@@ -47,11 +47,10 @@ class Refined(NamedTuple):
         return self.log_likelihood[1] > self.log_likelihood[0]
 
     def __str__(self) -> str:
-        before, after = (f"{share:.1%}" for share in self.accuracy)
-        verdict = "helped" if self.helped else "did not help, and are left out"
-        return (
-            f"{self.examples:,} examples {verdict}: {before} right before, {after} after, on those held out"
-        )
+        (before, after), (unlikely, likely) = self.accuracy, self.log_likelihood
+        verdict = "make held-out ones likelier" if self.helped else "do not help, and are left out"
+        change = f"log likelihood {unlikely:.2f} before, {likely:.2f} after"
+        return f"{self.examples:,} examples {verdict}: {change}; {before:.1%} right before, {after:.1%} after"
 
 
 def refine(classifier: Classifier, embeddings: Embeddings, truth: Sequence[int], *, seed: int = 0) -> Refined:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .exports import Tree
     from .review import Review
 
-SAID_AT = {"sigmoid": 0.5, "contrast": 0.95}  # several labels a picture: the score from which one is said
+SAID_AT = {"sigmoid": 0.5, "contrast": 0.98}  # several labels a picture: the score from which one is said
 UNKNOWN_AT = 0.5
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .labelset import LabelSet
 from .outputs import shown
 from .results import LabelResults
 from .shares import Estimate
-from .sheet import NO, YES, Asked, read_sheet, sheet_path, write_sheet
+from .sheet import NO, NONE, YES, Asked, read_sheet, sheet_path, write_sheet
 from .temperature import fit_verdicts, tempered
 
 SAME = 1e-3  # scores that differ by more are not those a sheet was drawn by
@@ -37,13 +38,24 @@ class Said:
         if not len(self.rows):
             raise LabelError("no picture has a label: there is nothing to check")
 
-    def asked(self, number: int, place: int, row: int, region: float) -> Asked:
-        """The row of a sheet that asks for one of them, `place`-th of round `number`."""
+    @cached_property
+    def digest(self) -> str:
+        """Stands for all that is said, by which model and in what words."""
+        about = self.results
+        tops = about.scored.top[self.rows, self.columns].tolist()
+        paths = (shown(about.pictures[row].path) for row in self.rows)
+        words = [about.model, about.templates, about.kind, *about.labels.names]
+        pairs = (f"{top} {path}" for top, path in zip(tops, paths, strict=True))
+        return sha256("\n".join([*words, *pairs]).encode()).hexdigest()
+
+    def asked(self, number: int, place: int, count: int, row: int, region: float) -> Asked:
+        """The row of a sheet that asks for one of them, `place`-th of `count` in round `number`."""
         picture, column = self.results[int(self.rows[row])], self.columns[row]
         others = tuple(guess.label for guess in picture.guesses)
-        return Asked(
+        drawn = Asked(
             round=number,
             number=place,
+            of=count,
             path=shown(picture.picture.path),
             label=others[column],
             right="",
@@ -51,8 +63,14 @@ class Said:
             others=others[:column] + others[column + 1 :],
             score=np.float32(self.scores[row]),
             region=None if region == -np.inf else np.float32(region),
-            drawn_from=len(self.rows),
+            check="",
         )
+        return drawn._replace(check=self.check(drawn))
+
+    def check(self, row: Asked) -> str:
+        """Stands for a row as it was drawn; it begins with a letter, or a spreadsheet may see a number."""
+        drawn = row.round, row.number, row.of, row.path, row.label, str(row.score), str(row.region)
+        return "c" + sha256("\n".join(map(str, (self.digest, *drawn))).encode()).hexdigest()[:12]
 
     def places(self, asked: Sequence[Asked]) -> list[int]:
         """Where the labels asked for are among those said.
@@ -73,12 +91,14 @@ class Said:
                 f"the sheet is of other labels: {asked.path} is not said to be {asked.label!r}; {ANEW}"
             )
         place = int(first) + names.index(asked.label)
-        if abs(self.scores[place] - asked.score) > SAME:
+        if not abs(self.scores[place] - asked.score) <= SAME:
             scores = f"{asked.label!r} had {asked.score:.4g} and has {self.scores[place]:.4g} now"
             raise LabelError(f"the sheet is of other scores: for {asked.path} {scores}; {ANEW}")
-        if asked.drawn_from != len(self.rows):
-            count = f"{asked.drawn_from:,} labels, and there are {len(self.rows):,} now"
-            raise LabelError(f"the sheet was drawn from {count}, so pictures came or went; {ANEW}")
+        if asked.check != self.check(asked):
+            raise LabelError(
+                f"the sheet was drawn from other pictures or labels, or the row of {asked.path} was changed; "
+                f"{ANEW}"
+            )
         return place
 
 
@@ -86,7 +106,7 @@ def _judged(labels: LabelSet, row: Asked) -> Asked:
     """The row with its truth, which may be a synonym, as the name of a label; it tells what is right, too."""
     if not row.truth:
         return row
-    truth = labels[labels.index(row.truth)].name
+    truth = row.truth if row.truth == NONE else labels[labels.index(row.truth)].name
     right = YES if truth == row.label else NO
     if row.right and row.right != right:
         raise LabelError(f"{row.path}: found right {row.right!r} and the truth {truth!r} of {row.label!r}")
@@ -139,7 +159,8 @@ def draw_review(
         seed=seed,
     )
     places = zip(drawn.rows, drawn.region, strict=True)
-    new = [review.said.asked(number, place, row, region) for place, (row, region) in enumerate(places, 1)]
+    size = len(drawn.rows)
+    new = [review.said.asked(number, at, size, row, region) for at, (row, region) in enumerate(places, 1)]
     form = whole.with_suffix(".html")
     pictures = [results.pictures[row] for row in review.said.rows[drawn.rows]]
     write_form(form, whole.name, () if results.multi else results.labels.names, pictures, review.asked, new)
@@ -213,7 +234,7 @@ class Review:
         """Look for the lowest score from which on the labels keep the precision.
 
         With that confidence, over all rounds of the review together, at least that share of the labels kept
-        is right, checked or not.
+        is right, checked or not. Each round is a test with its own share of the risk; the best one counts.
 
         Args:
             target_precision: in (0, 1].
@@ -224,18 +245,25 @@ class Review:
             may certify one.
 
         Raises:
-            LabelError: rows have no answer yet: to look at some answers and then go on would break the
-                promise. Delete rows from the end of the round to leave them out for good.
+            LabelError: rows have no answer yet: a test that is tried after some answers and again after
+                more of them holds no promise.
         """
         if self.unanswered:
             raise LabelError(
                 f"{self.unanswered:,} of {len(self.asked):,} rows have no answer yet; answer all, "
-                "with ? where nobody can tell, or delete rows from the end of the sheet"
+                "with ? where nobody can tell"
             )
-        now, later = (of_round(confidence, max(1, self.rounds) + further) for further in (0, 1))
-        return certified_threshold(
-            self.said.scores, self.answers, target_precision, confidence=now, next_confidence=later
-        )
+        rounds = [
+            certified_threshold(
+                self.said.scores,
+                self.answers.where(self.answers.round <= number),
+                target_precision,
+                confidence=of_round(confidence, number),
+                next_confidence=of_round(confidence, number + 1),
+            )
+            for number in range(1, 1 + max(1, self.rounds))
+        ]
+        return max(reversed(rounds), key=lambda found: found.coverage)  # of none, what the last one says
 
     def keep(self, target_precision: float, *, confidence: float = 0.95) -> LabelResults:
         """Return the results with the certified threshold: labels below it are no longer said.
@@ -275,11 +303,21 @@ class Review:
 
     @property
     def examples(self) -> dict[str, list[int]]:
-        """The ids of the pictures whose label is known now, by label: for Collection.classify."""
+        """The ids of the pictures whose label is known now, by label: for Collection.classify.
+
+        Raises:
+            LabelError: answers say that a label is wrong, and not what would be right: examples that are
+                all right already would teach that every label is.
+        """
+        if untold := sum(row.right == NO and not row.truth for row in self.asked):
+            raise LabelError(
+                f"{untold:,} labels are wrong and have no truth; fill in that column, with {NONE} for none "
+                "of the labels: right ones alone make no good examples"
+            )
         shown: dict[str, list[int]] = {}
         for row, picture in zip(self.asked, self.said.rows[self._places], strict=True):
-            label = row.truth or (row.label if row.right == YES else "")
-            if label:
+            label = row.truth or (row.label if row.right == YES else NONE)
+            if label != NONE:
                 shown.setdefault(label, []).append(self.results.pictures[picture].id)
         return shown
 
@@ -300,9 +338,9 @@ class Review:
     def __str__(self) -> str:
         found = self.accuracy()
         told = [f"{len(self.answers.rows):,} of {len(self.asked):,} checked"]
-        if found.reviewed:
+        if found.reviewed and not self.unanswered:
             told.append(f"{found.value:.1%} of the labels are right ({found.low:.1%} to {found.high:.1%})")
-        if self.temperature is not None and len(self.answers.rows):
+        if self.temperature is not None and not self.unanswered:
             told.append(f"temperature {self.temperature:.2f}")
         return " · ".join(told)
 

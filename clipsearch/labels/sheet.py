@@ -1,8 +1,7 @@
 """The sheet that a person fills in: labels drawn for a review, as a CSV file and as a page that writes it."""
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,8 @@ from ..errors import LabelError
 from .labelset import few
 from .outputs import cell, read_table, write_cells
 
-YES, NO, NOBODY_KNOWS = "yes", "no", "?"
+YES, NO = "yes", "no"
+NONE = "-"  # as a truth: none of the labels
 WORDS = {
     "y": YES,
     "yes": YES,
@@ -32,19 +32,20 @@ class Asked(NamedTuple):
     """A label of a picture that a person is to judge; its fields are the columns of the sheet.
 
     Attributes:
-        round, number: the draw and the place in it, both from 1.
+        round, number, of: the draw, the place in it, both from 1, and how many were drawn.
         path: the picture.
         label: what is said of it.
         right: "yes", "no", "?" (nobody can tell), or empty: not answered yet.
-        truth: the label it should have, where that is another one and known.
+        truth: the label it should have, where that is another one and known; "-": none of them.
         others: its next best labels, best first.
         score: of the label.
         region: the lowest score of the labels it was drawn from; None: it was drawn from all.
-        drawn_from: how many labels there were in all.
+        check: what the row was drawn as, and from what: it no longer fits when either is changed.
     """
 
     round: int
     number: int
+    of: int
     path: str
     label: str
     right: str
@@ -52,7 +53,7 @@ class Asked(NamedTuple):
     others: tuple[str, ...]
     score: np.float32
     region: np.float32 | None
-    drawn_from: int
+    check: str
 
 
 def sheet_path(path: str | os.PathLike[str]) -> Path:
@@ -89,15 +90,21 @@ def _values(asked: Asked) -> dict[str, object]:
 def read_sheet(path: Path) -> list[Asked]:
     """Read a sheet back, in the order in which it was drawn.
 
-    Rows may have been sorted, and rows cut off the end of a round: a review may stop early. `right` may also
-    be y, true, 1 or n, false, 0 in any case.
+    Rows may have been sorted; none may be missing. `right` may also be y, true, 1 or n, false, 0 in any case.
 
     Raises:
         LabelError: it is no such sheet, or an answer is none; the message tells which.
     """
-    rows = [_asked(path.name, row) for row in read_table(path)]
-    _check_places(path.name, rows)
-    return sorted(rows)
+    rows = sorted(_asked(path.name, row) for row in read_table(path))
+    for (drawn, count), each in groupby(rows, key=lambda row: (row.round, row.of)):
+        found = [row.number for row in each]
+        if found != [*range(1, count + 1)]:
+            missing = sorted({*range(1, count + 1)} - {*found})
+            told = f"rows {few(missing)} are missing" if missing else "a row is there twice"
+            raise LabelError(f"{path.name}, round {drawn}: {told}; expected each of the {count:,} rows once")
+    if {row.round for row in rows} != {*range(1, 1 + max((row.round for row in rows), default=0))}:
+        raise LabelError(f"{path.name}: a round is missing; expected all rows of all rounds")
+    return rows
 
 
 def _asked(name: str, row: dict[str, object]) -> Asked:
@@ -107,7 +114,7 @@ def _asked(name: str, row: dict[str, object]) -> Asked:
     where = f"{name}, {row['path']}"
     try:
         region = None if row["region"] is None else np.float32(str(row["region"]))
-        numbers = int(str(row["round"])), int(str(row["number"])), int(str(row["drawn_from"]))
+        place, number, count = (int(str(row[column])) for column in ("round", "number", "of"))
         score = np.float32(str(row["score"]))
     except ValueError as error:
         raise LabelError(f"{where}: {error}; expected the numbers as they were drawn") from None
@@ -116,20 +123,5 @@ def _asked(name: str, row: dict[str, object]) -> Asked:
     right = WORDS.get(told.casefold())
     if right is None:
         raise LabelError(f"{where}: found right {told!r}; expected yes, no or ? (nobody can tell)")
-    path, label = str(row["path"]), str(row["label"])
-    return Asked(*numbers[:2], path, label, right, truth, others, score, region, numbers[2])
-
-
-def _check_places(name: str, rows: Sequence[Asked]) -> None:
-    twice = [pair for pair, times in Counter((row.path, row.label) for row in rows).items() if times > 1]
-    if twice:
-        raise LabelError(f"{name}: found twice {few(twice)}; expected each label of a picture once")
-    places = sorted((row.round, row.number) for row in rows)
-    for drawn, each in groupby(places, key=lambda place: place[0]):
-        numbers = [number for _, number in each]
-        gone = set(range(1, len(numbers) + 1)) - set(numbers)
-        if gone:
-            raise LabelError(
-                f"{name}: row {min(gone)} of round {drawn} is gone; expected all rows but those at the end: "
-                "answer ? where nobody can tell"
-            )
+    path, label, check = (str(row[column]) for column in ("path", "label", "check"))
+    return Asked(place, number, count, path, label, right, truth, others, score, region, check)

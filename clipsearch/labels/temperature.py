@@ -47,21 +47,24 @@ def tempered(
     other labels, which is exact where there are none.
 
     Args:
-        scores: (n, k) probabilities.
+        scores: (n, k) probabilities; nan, where there is none, stays.
         temperature: above 0; above 1 makes them less sure.
         labels: how many there are, at least k.
         alone: each score stands alone (sigmoid); else they are of a softmax.
     """
-    p, others = scores.astype(np.float64), labels - scores.shape[1]
+    p, others = np.nan_to_num(scores.astype(np.float64)), labels - scores.shape[1]
     with np.errstate(divide="ignore"):
         logs = np.log(p) / temperature
         if alone:
-            return np.asarray(1 / (1 + np.exp(np.log1p(-p) / temperature - logs)), np.float32)
+            odds = np.log1p(-p) / temperature - logs
+            return np.where(np.isnan(scores), scores, 1 / (1 + np.exp(np.minimum(odds, 700)))).astype(
+                np.float32
+            )
         rest = np.log(np.maximum(1 - p.sum(axis=1, keepdims=True), 0) / max(others, 1)) / temperature
-    most = logs.max(axis=1, keepdims=True)
+    most = np.maximum(logs.max(axis=1, keepdims=True), -700)
     weights = np.exp(logs - most)
     whole = weights.sum(axis=1, keepdims=True) + others * np.exp(rest - most)
-    return np.asarray(weights / whole, np.float32)
+    return np.where(np.isnan(scores), scores, weights / np.maximum(whole, 1e-300)).astype(np.float32)
 
 
 def fit_verdicts(

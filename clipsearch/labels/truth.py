@@ -33,6 +33,10 @@ def read_truths(pictures: Sequence[Pictured], truth: TruthSpec) -> list[Names | 
         return [_names(_folder(picture)) for picture in pictures]
     if isinstance(truth, str | os.PathLike):
         path = Path(truth).expanduser()
+        if not path.suffix:
+            raise LabelError(
+                f"found the truth {os.fspath(truth)!r}; expected 'folder' or a table, such as truth.csv"
+            )
         return _looked_up(pictures, _from_table(path), path.parent)
     if isinstance(truth, Mapping):
         return _looked_up(pictures, truth.items(), Path())
