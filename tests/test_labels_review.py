@@ -302,6 +302,24 @@ def test_a_number_that_went_through_a_spreadsheet_is_the_same(tmp_path):
     )
 
 
+def test_a_sheet_that_a_spreadsheet_saved_with_semicolons_is_the_same(tmp_path):
+    some, right = many()
+    sheet = tmp_path / "sheet.csv"
+    some.review(sheet, 60, target_precision=0.9)
+    answer(sheet, right)
+    before = some.reviewed(sheet)
+    rows = rows_of(sheet)
+    with sheet.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.DictWriter(file, rows[0], delimiter=";")
+        table.writeheader()
+        for row in rows:
+            commas = {column: row[column].replace(".", ",") for column in ("score", "region")}
+            table.writerow(row | commas)
+        file.write(";" * (len(rows[0]) - 1) + "\r\n")
+
+    assert some.reviewed(sheet).asked == before.asked
+
+
 def change(**values):
     return lambda rows: rows[0].update(values)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -260,11 +261,15 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _cell_rows(file: Iterable[str], name: str, separator: str) -> Iterator[dict[str, Any]]:
-    table = csv.reader(file, delimiter=separator, strict=True)
+    lines = iter(file)
+    first = next(lines, "")
+    if separator == "," and ";" in first and "," not in first:
+        separator = ";"  # as spreadsheets write it where the comma is in numbers
+    table = csv.reader(chain([first], lines), delimiter=separator, strict=True)
     try:
         header = next(table, [])
         _check_columns(header, f"{name}, line 1")
-        for cells in filter(None, table):
+        for cells in filter(any, table):  # a spreadsheet may leave rows with nothing in them
             where = f"{name}, line {table.line_num}"
             if len(cells) > len(header):
                 raise LabelError(f"{where}: found {len(cells)} cells; expected {len(header)}, as in line 1")
@@ -302,7 +307,7 @@ def _value(name: str, cell: str, where: str) -> Any:
         if name == "id":
             return int(cell)
         if NUMBER.fullmatch(name):
-            return float(cell)
+            return float(cell.replace(",", "."))
     except ValueError:
         raise LabelError(f"{where}: found {name} {cell!r}; expected a number") from None
     return cell[1:] if cell[0] == "'" and FORMULA.match(cell) else cell

@@ -133,7 +133,7 @@ class LabelResults(Sequence[Labelled]):
         verdict = Verdict(self.verdicts[row])
         guesses = self._guesses(row)
         labels = tuple(guess.label for guess, said in zip(guesses, self.said[row], strict=False) if said)
-        unknown = float(self.scored.unknown[row])
+        unknown = _short(self.scored.unknown[row])
         return Labelled(self.pictures[row], verdict, labels, guesses, None if np.isnan(unknown) else unknown)
 
     def __iter__(self) -> Iterator[Labelled]:
@@ -360,7 +360,12 @@ class LabelResults(Sequence[Labelled]):
     def _guesses(self, row: int) -> tuple[Guess, ...]:
         names = self.labels.names
         columns = zip(self.scored.top[row], self.scored.scores[row], self.scored.cosines[row], strict=True)
-        return tuple(Guess(names[top], float(score), float(cos)) for top, score, cos in columns if top >= 0)
+        return tuple(Guess(names[top], _short(score), _short(cos)) for top, score, cos in columns if top >= 0)
+
+
+def _short(value: np.float32) -> float:
+    """The number with the fewest digits that is this float32: 0.8, not 0.800000011920929."""
+    return float(str(value))
 
 
 def _as_dict(row: Labelled) -> dict[str, Any]:

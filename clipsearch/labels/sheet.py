@@ -113,7 +113,7 @@ def _asked(name: str, row: dict[str, object]) -> Asked:
         raise LabelError(f"{name}: found no column {few(missing)}; expected a sheet drawn for a review")
     where = f"{name}, {row['path']}"
     try:
-        region = None if row["region"] is None else np.float32(str(row["region"]))
+        region = None if row["region"] is None else np.float32(str(row["region"]).replace(",", "."))
         place, number, count = (int(str(row[column])) for column in ("round", "number", "of"))
         score = np.float32(str(row["score"]))
     except ValueError as error:
