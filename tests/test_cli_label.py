@@ -160,6 +160,25 @@ def test_a_review_waits_for_a_person_and_then_keeps_the_precision(tmp_path: Path
     assert len(told["labelled"]) + len(told["abstained"]) == 60
     assert 20 <= len(told["labelled"]) <= 33, "nine tenths of them are right, and all are checked"
     assert min(told["labelled"]) > max(told["abstained"])
+    assert f"{len(told['labelled']) / 60:.1%} of the labels are kept" in done.stderr
+
+
+def test_a_further_round_is_drawn_when_it_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for n in range(60):
+        Image.new("RGB", (32, 32), (20 + n, 160, 30)).save(folder / f"{n}.png")
+    sheet = tmp_path / "sheet.csv"
+    asked = ["--no-unknown", "--sheet", sheet, "--review", 20]
+    label(folder, *asked, code=4)
+    rows = table(sheet)
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([rows[0], *((row | {"right": "y"}).values() for row in rows)])
+
+    assert label(folder, *asked, code=0).stdout
+    label(folder, *asked, "--more", code=4)
+
+    assert [row["round"] for row in table(sheet)] == ["1"] * 20 + ["2"] * 20
 
 
 def test_a_precision_that_no_threshold_keeps_asks_for_a_further_round(tmp_path: Path) -> None:

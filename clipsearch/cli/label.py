@@ -73,6 +73,7 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
     type=click.IntRange(min=1),
     help="Draw N labels for a person to check; 100 with --target-precision.",
 )
+@click.option("--more", is_flag=True, help="Draw a further round of the review, which may keep more labels.")
 @click.option(
     "--target-precision", "target", metavar="P", type=float, help="Keep labels of which this share is right."
 )
@@ -98,6 +99,7 @@ def label(
     html: Path | None,
     by_group: bool,
     review: int | None,
+    more: bool,
     target: float | None,
     sheet: Path | None,
     truth: str | None,
@@ -127,7 +129,7 @@ def label(
         )
         results = results.by_group() if by_group else results
         if sheet:
-            results = _checked(results, sheet, review or CHECKS, target) or _wait(ctx, sheet)
+            results = _checked(results, sheet, review or CHECKS, target, more) or _wait(ctx, sheet)
         evaluation = results.evaluate(truth) if truth else None
         if out:
             results.write(out)
@@ -203,20 +205,21 @@ def _sheet(
     return whole
 
 
-def _checked(results: "LabelResults", sheet: Path, count: int, target: float | None) -> "LabelResults | None":
+def _checked(
+    results: "LabelResults", sheet: Path, count: int, target: float | None, more: bool
+) -> "LabelResults | None":
     """The labels as a person's answers let them be kept; None: there is something to answer first."""
     if sheet.exists():
         review = results.reviewed(sheet)
         note(str(review))
         if review.unanswered:
             return None
-        if target is None:
-            return results
-        found = review.certify(target)
-        note(found.reason)
-        if found.value is not None:
-            return results.at(found.value)
-        count = max(count, found.more_needed)
+        found = review.certify(target) if target is not None else None
+        if found:
+            note(found.reason)
+            count = max(count, found.more_needed)
+        if not more and not (found and found.value is None):
+            return results.at(found.value) if found else results
     results.review(sheet, count, target_precision=target)
     return None
 

@@ -221,7 +221,9 @@ def certified_threshold(
     found, promise = (int(drawn[at]), int(errors[at])), f"certify a precision of {target:g}"
     seen = f"{found[1]} wrong of the {found[0]} newest answers with a score of at least {value:.4g}"
     if len(passed):
-        return Threshold(value, low, size / int(levels.size[-1]), *found, 0, f"{seen} {promise}")
+        coverage = size / int(levels.size[-1])
+        kept = f"{coverage:.1%} of the labels are kept"
+        return Threshold(value, low, coverage, *found, 0, f"{seen} {promise}; {kept}")
     more, missing = _missing(values, answers, target, risk_of(next_confidence or confidence))
     reason = f"{seen if found[0] else 'no answers'} do not {promise}; {missing}"
     return Threshold(None, low, 0.0, *found, more, reason)
