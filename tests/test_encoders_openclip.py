@@ -59,6 +59,7 @@ SIGLIP = {
 }
 EOS = CLIP | {"text_cfg": CLIP["text_cfg"] | {"pool_type": "eos", "eos_id": 49407}, "custom_text": True}
 LAST = CLIP | {"text_cfg": CLIP["text_cfg"] | {"pool_type": "last"}, "custom_text": True}
+CLS = CLIP | {"text_cfg": CLIP["text_cfg"] | {"embed_cls": True}, "custom_text": True}
 ROTARY = CLIP | {
     "embed_dim": 512,  # computes some tensors of its own that no file holds
     "vision_cfg": {
@@ -125,7 +126,7 @@ def reference(model, config, images, texts):
         )
 
 
-CONFIGS = {"clip": CLIP, "siglip": SIGLIP, "eos": EOS, "last": LAST, "rotary": ROTARY, "coca": COCA}
+CONFIGS = {"clip": CLIP, "siglip": SIGLIP, "eos": EOS, "last": LAST, "cls": CLS, "rotary": ROTARY, "coca": COCA}
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
