@@ -126,7 +126,15 @@ def reference(model, config, images, texts):
         )
 
 
-CONFIGS = {"clip": CLIP, "siglip": SIGLIP, "eos": EOS, "last": LAST, "cls": CLS, "rotary": ROTARY, "coca": COCA}
+CONFIGS = {
+    "clip": CLIP,
+    "siglip": SIGLIP,
+    "eos": EOS,
+    "last": LAST,
+    "cls": CLS,
+    "rotary": ROTARY,
+    "coca": COCA,
+}
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())

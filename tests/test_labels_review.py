@@ -229,6 +229,30 @@ def test_sorting_the_sheet_changes_nothing(tmp_path):
     assert [row.path for row in some.reviewed(sheet).asked] == [row["path"] for row in rows]
 
 
+def test_when_all_labels_are_checked_there_is_nothing_to_draw(tmp_path):
+    some = results([[0.8, 0.1, 0.1]] * 4)
+    sheet = tmp_path / "sheet.csv"
+    page = some.review(sheet, 4)
+    answer(sheet, np.zeros(4, bool))
+    before = page.read_bytes(), sheet.read_bytes()
+
+    with pytest.raises(LabelError, match="all 4 labels are checked"):
+        some.review(sheet, 4)
+    assert (page.read_bytes(), sheet.read_bytes()) == before
+
+
+def test_a_near_tie_elsewhere_that_falls_otherwise_changes_nothing(tmp_path):
+    chances = np.tile(np.array([0.4, 0.39999998, 0.2], np.float32), (300, 1))
+    some = results(chances)
+    some.review(tmp_path / "sheet.csv", 3)
+    drawn = {row["path"] for row in rows_of(tmp_path / "sheet.csv")}
+    for n in range(300):
+        if f"/home/kim/{n}.png" not in drawn:
+            chances[n] = [0.39999998, 0.4, 0.2]
+
+    assert results(chances).reviewed(tmp_path / "sheet.csv").unanswered == 3
+
+
 def test_a_round_that_is_missing_is_noticed(tmp_path):
     some, right = many(3000)
     sheet = tmp_path / "sheet.csv"
@@ -293,7 +317,7 @@ def test_a_number_that_went_through_a_spreadsheet_is_the_same(tmp_path):
     rows = rows_of(sheet)
     for row in rows:
         for column in ("score", "region"):
-            row[column] = row[column] and f"{float(row[column]):.15g}"
+            row[column] = row[column] and f"{float(row[column]):.9g}"
     rewrite(sheet, rows)
 
     assert some.reviewed(sheet).answers.region.tolist() == before.region.tolist()

@@ -73,7 +73,7 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
     type=click.IntRange(min=1),
     help="Draw N labels for a person to check; 100 with --target-precision.",
 )
-@click.option("--more", is_flag=True, help="Draw a further round of the review, which may keep more labels.")
+@click.option("--more", is_flag=True, help="Draw a further round of the review now; it may keep more labels.")
 @click.option(
     "--target-precision", "target", metavar="P", type=float, help="Keep labels of which this share is right."
 )
@@ -129,7 +129,7 @@ def label(
         )
         results = results.by_group() if by_group else results
         if sheet:
-            results = _checked(results, sheet, review or CHECKS, target, more) or _wait(ctx, sheet)
+            results = _checked(results, sheet, review, target, more) or _wait(ctx, sheet)
         evaluation = results.evaluate(truth) if truth else None
         if out:
             results.write(out)
@@ -192,8 +192,8 @@ def _sheet(
         if sheet:
             raise click.UsageError("--sheet is of a review: add --review or --target-precision")
         return None
-    if target is not None and threshold is not None:
-        raise click.UsageError("--target-precision finds the threshold: leave --threshold out")
+    if threshold is not None:
+        raise click.UsageError("a review is of all labels, and finds the threshold: leave --threshold out")
     if target is not None and not 0 < target <= 1:
         raise click.UsageError(f"--target-precision is a share such as 0.95, found {target:g}")
     if sheet is None and out is None:
@@ -206,7 +206,7 @@ def _sheet(
 
 
 def _checked(
-    results: "LabelResults", sheet: Path, count: int, target: float | None, more: bool
+    results: "LabelResults", sheet: Path, count: int | None, target: float | None, more: bool
 ) -> "LabelResults | None":
     """The labels as a person's answers let them be kept; None: there is something to answer first."""
     if sheet.exists():
@@ -217,16 +217,17 @@ def _checked(
         found = review.certify(target) if target is not None else None
         if found:
             note(found.reason)
-            count = max(count, found.more_needed)
+            count = count or max(CHECKS, found.more_needed)
         if not more and not (found and found.value is None):
             return results.at(found.value) if found else results
-    results.review(sheet, count, target_precision=target)
+    results.review(sheet, count or CHECKS, target_precision=target)
     return None
 
 
 def _wait(ctx: click.Context, sheet: Path) -> NoReturn:
     page = shown(sheet.absolute().with_suffix(".html"))
-    note(f"open {page}, put what it saves in the place of {shown(sheet)}, then run this command again")
+    again = "then run this command again, without --more"
+    note(f"open {page}, put what it saves in the place of {shown(sheet)}, {again}")
     ctx.exit(UNANSWERED)
 
 

@@ -40,13 +40,11 @@ class Said:
 
     @cached_property
     def digest(self) -> str:
-        """Stands for all that is said, by which model and in what words."""
+        """Stands for the pictures that have a label, the model and the words."""
         about = self.results
-        tops = about.scored.top[self.rows, self.columns].tolist()
         paths = (shown(about.pictures[row].path) for row in self.rows)
-        words = [about.model, about.templates, about.kind, *about.labels.names]
-        pairs = (f"{top} {path}" for top, path in zip(tops, paths, strict=True))
-        return sha256("\n".join([*words, *pairs]).encode()).hexdigest()
+        words = (about.model, about.templates, about.kind, *about.labels.names)
+        return sha256("\n".join([*words, *paths]).encode()).hexdigest()
 
     def asked(self, number: int, place: int, count: int, row: int, region: float) -> Asked:
         """The row of a sheet that asks for one of them, `place`-th of `count` in round `number`."""
@@ -68,8 +66,12 @@ class Said:
         return drawn._replace(check=self.check(drawn))
 
     def check(self, row: Asked) -> str:
-        """Stands for a row as it was drawn; it begins with a letter, or a spreadsheet may see a number."""
-        drawn = row.round, row.number, row.of, row.path, row.label, str(row.score), str(row.region)
+        """Stands for a row as it was drawn; it begins with a letter, or a spreadsheet may see a number.
+
+        The score is compared by itself, with some tolerance, and spreadsheets shorten long numbers.
+        """
+        region = "" if row.region is None else f"{row.region:.5g}"
+        drawn = row.round, row.number, row.of, row.path, row.label, region
         return "c" + sha256("\n".join(map(str, (self.digest, *drawn))).encode()).hexdigest()[:12]
 
     def places(self, asked: Sequence[Asked]) -> list[int]:
@@ -108,7 +110,7 @@ def _judged(labels: LabelSet, row: Asked) -> Asked:
         return row
     truth = row.truth if row.truth == NONE else labels[labels.index(row.truth)].name
     right = YES if truth == row.label else NO
-    if row.right and row.right != right:
+    if row.right in (YES, NO) and row.right != right:
         raise LabelError(f"{row.path}: found right {row.right!r} and the truth {truth!r} of {row.label!r}")
     return row._replace(right=right, truth=truth)
 
@@ -139,8 +141,8 @@ def draw_review(
         The page: the sheet's path, ending in .html.
 
     Raises:
-        LabelError: no picture has a label, the sheet has rows without an answer or is of other labels, or
-            the numbers cannot be used.
+        LabelError: no picture has a label, or all are checked, the sheet has rows without an answer or is
+            of other labels, or the numbers cannot be used.
         CollectionError: sheet or page cannot be written.
     """
     whole = sheet_path(path)
@@ -150,6 +152,8 @@ def draw_review(
     if review.unanswered:
         raise LabelError(f"{whole}: {review.unanswered:,} of {len(review.asked):,} rows have no answer yet")
     number = review.rounds + 1
+    if len(review.asked) == len(review.said.rows):
+        raise LabelError(f"{whole}: all {len(review.asked):,} labels are checked")
     drawn = draw(
         review.said.scores,
         count,
