@@ -423,11 +423,11 @@ class Collection:
                 for several; "auto" picks, and the results say which.
             unknown: let a picture be none of these. It costs encoding about 1,000 words, once.
             threshold: score from which a label is said. None: the best whatever its score, or, of
-                several, all from 0.5 ("sigmoid") or 0.95 ("contrast").
+                several, all from 0.5 ("sigmoid") or 0.98 ("contrast").
             examples: for labels, pictures that show them: hits or ids of this collection, whose vectors
                 are there, or other pictures, which are encoded. They correct the classifier where that
                 makes held-out ones of them likelier; `results.refined` tells. At least 10 in all.
-            k: labels kept for each picture; None: 5, or 20 of several.
+            k: labels kept for each picture; None: 5, 20 of several, 50 of labels with groups.
             progress: show bars; None does where a terminal is watching.
 
         Returns:

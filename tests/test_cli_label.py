@@ -37,6 +37,25 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def fill_in(sheet: Path, least: float = 0) -> None:
+    """Answer that the labels with at least this score are right."""
+    rows = table(sheet)
+    for row in rows:
+        row["right"] = "y" if float(row["score"]) >= least else "n"
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+
+
+@pytest.fixture
+def greens(tmp_path: Path) -> Path:
+    """Sixty pictures that hardly differ."""
+    folder = tmp_path / "greens"
+    folder.mkdir()
+    for n in range(60):
+        Image.new("RGB", (32, 32), (20 + n, 160, 30)).save(folder / f"{n}.png")
+    return folder
+
+
 def label(pictures: Path, *args: object, code: int = 3) -> Result:
     names = ",".join(NAMES)
     return run(
@@ -128,29 +147,22 @@ def test_a_table_of_another_kind_is_refused_before_anything_is_encoded(
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
 
 
-def test_a_review_waits_for_a_person_and_then_keeps_the_precision(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for n in range(60):
-        Image.new("RGB", (32, 32), (20 + n, 160, 30)).save(folder / f"{n}.png")
+def test_a_review_waits_for_a_person_and_then_keeps_the_precision(greens: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels.csv"
     asked = ["--out", out, "--no-unknown", "--target-precision", 0.9, "--review", 60]
 
-    waiting = label(folder, *asked, code=4)
+    waiting = label(greens, *asked, code=4)
 
     sheet = tmp_path / "labels.review.csv"
     assert "labels.review.html" in waiting.stderr and "run this command again" in waiting.stderr
     assert not out.exists() and sheet.with_suffix(".html").exists()
-    assert "60 added" not in label(folder, *asked, code=4).stderr, "the vectors stay"
+    assert "60 added" not in label(greens, *asked, code=4).stderr, "the vectors stay"
     rows = table(sheet)
     assert len(rows) == 60
     least = sorted(float(row["score"]) for row in rows)[30]
-    for row in rows:
-        row["right"] = "y" if float(row["score"]) >= least else "n"
-    with sheet.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+    fill_in(sheet, least)
 
-    done = label(folder, *asked, code=0)
+    done = label(greens, *asked, code=0)
 
     assert "60 of 60 checked · 50.0% of the labels are right" in done.stderr
     told = {
@@ -163,39 +175,26 @@ def test_a_review_waits_for_a_person_and_then_keeps_the_precision(tmp_path: Path
     assert f"{len(told['labelled']) / 60:.1%} of the labels are kept" in done.stderr
 
 
-def test_a_further_round_is_drawn_when_it_is_asked_for(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for n in range(60):
-        Image.new("RGB", (32, 32), (20 + n, 160, 30)).save(folder / f"{n}.png")
+def test_a_further_round_is_drawn_when_it_is_asked_for(greens: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.csv"
     asked = ["--no-unknown", "--sheet", sheet, "--review", 20]
-    label(folder, *asked, code=4)
-    rows = table(sheet)
-    with sheet.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([rows[0], *((row | {"right": "y"}).values() for row in rows)])
+    label(greens, *asked, code=4)
+    fill_in(sheet)
 
-    assert label(folder, *asked, code=0).stdout
-    label(folder, *asked, "--more", code=4)
+    told = json.loads(label(greens, *asked, "--json", code=0).stdout)["review"]
+    assert (told["asked"], told["unanswered"], told["accuracy"]["value"]) == (20, 0, 1.0)
+    assert "again, without --more" in label(greens, *asked, "--more", code=4).stderr
 
     assert [row["round"] for row in table(sheet)] == ["1"] * 20 + ["2"] * 20
 
 
-def test_a_precision_that_no_threshold_keeps_asks_for_a_further_round(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for n in range(60):
-        Image.new("RGB", (32, 32), (20 + n, 160, 30)).save(folder / f"{n}.png")
+def test_a_precision_that_no_threshold_keeps_asks_for_a_further_round(greens: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.csv"
     asked = ["--no-unknown", "--sheet", sheet, "--target-precision", 0.9, "--review", 20]
-    label(folder, *asked, code=4)
-    rows = table(sheet)
-    for row in rows:
-        row["right"] = "y"
-    with sheet.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+    label(greens, *asked, code=4)
+    fill_in(sheet)
 
-    further = label(folder, *asked, code=4)
+    further = label(greens, *asked, code=4)
 
     assert "do not certify a precision of 0.9" in further.stderr
     assert {row["round"] for row in table(sheet)} == {"1", "2"} and further.stdout == ""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -121,7 +121,7 @@ def label(
     if out:
         check_name(out)  # what is wrong is told before anything is encoded
     sheet = _sheet(sheet, out, html, review, target, threshold)
-    if by_group and not any(label.group for label in names):
+    if by_group and not names.groups():
         raise click.UsageError("--by-group needs a group of the labels: a column of a --labels file")
     with _photos(Path(source), source, out or sheet, model, device, precision) as photos:
         results = photos.classify(
@@ -129,14 +129,16 @@ def label(
         )
         results = results.by_group() if by_group else results
         if sheet:
-            results = _checked(results, sheet, review, target, more) or _wait(ctx, sheet)
+            results = _checked(results, sheet, review, target, more) or _wait(ctx, sheet, more)
         evaluation = results.evaluate(truth) if truth else None
         if out:
             results.write(out)
         if html:
             results.to_html(html, evaluation=evaluation)
     if as_json:
-        emit({"pictures": results.to_dicts(), "evaluation": evaluation and evaluation.to_dict()})
+        told = {"evaluation": evaluation and evaluation.to_dict()}
+        told |= {"review": results.reviewed(sheet).to_dict()} if sheet else {}
+        emit({"pictures": results.to_dicts(), **told})
     else:
         _tell(results, said=not out)
         for written in filter(None, (out, html)):
@@ -149,9 +151,9 @@ def label(
 
 def _names(labels: str, least: int) -> "LabelSet":
     """What --labels means: a file or a set as it is, else names between commas."""
-    from ..labels import read_labels, split_names
+    from ..labels.labelset import SETS, read_labels, split_names
 
-    known = os.path.exists(labels) or "," not in labels
+    known = os.path.exists(labels) or ("," not in labels and (Path(labels).suffix or labels in SETS))
     return read_labels(labels if known else split_names(labels), least=least)
 
 
@@ -196,9 +198,10 @@ def _sheet(
         raise click.UsageError("a review is of all labels, and finds the threshold: leave --threshold out")
     if target is not None and not 0 < target <= 1:
         raise click.UsageError(f"--target-precision is a share such as 0.95, found {target:g}")
-    if sheet is None and out is None:
+    chosen = sheet or (out and out.with_name(f"{out.stem}.review.csv"))
+    if chosen is None:
         raise click.UsageError("a review needs --sheet F.csv, or --out beside which the sheet can lie")
-    whole = sheet_path(sheet or cast(Path, out).with_name(f"{cast(Path, out).stem}.review.csv"))
+    whole = sheet_path(chosen)
     written = {path.expanduser().absolute() for path in (out, html) if path}
     if written & {whole, whole.with_suffix(".html")}:
         raise click.UsageError("--sheet, its page (.html), --out and --html must be different files")
@@ -224,9 +227,9 @@ def _checked(
     return None
 
 
-def _wait(ctx: click.Context, sheet: Path) -> NoReturn:
+def _wait(ctx: click.Context, sheet: Path, more: bool) -> NoReturn:
     page = shown(sheet.absolute().with_suffix(".html"))
-    again = "then run this command again, without --more"
+    again = "then run this command again" + ", without --more" * more
     note(f"open {page}, put what it saves in the place of {shown(sheet)}, {again}")
     ctx.exit(UNANSWERED)
 

@@ -24,5 +24,7 @@ def notice_script(model_id: str, texts: Iterable[str]) -> None:
 
 def _foreign(text: str) -> bool:
     """Whether most letters of a text are of another script than the Latin one."""
+    if text.isascii():
+        return False
     letters = [unicodedata.name(letter, "") for letter in text[:200] if letter.isalpha()]
     return sum("LATIN" in name for name in letters) < len(letters) / 2

@@ -50,7 +50,9 @@ def on_host(weights: Weights, embeddings: Embeddings, k: int) -> Best:
     logits = scaled(weights, embeddings, cosines)
     top = best_first(logits, k)
     best, found = (np.take_along_axis(table, top, 1) for table in (logits, cosines))
-    share = share_above(np.sort(embeddings @ weights.background.T, axis=1), found, weights.scale)
+    others = np.sort(embeddings @ weights.background.T, axis=1)  # (b, B)
+    below = np.array([np.searchsorted(*pair, side="right") for pair in zip(others, found, strict=True)])
+    share = share_above(below, others[:, -1:], found, len(weights.background), weights.scale)
     return Best(top, best, found, share, log_sum_exp(logits))
 
 
@@ -73,14 +75,11 @@ def on_device(weights: Weights, device: str) -> Product:
         best, top = logits.topk(k)
         found = cosines.gather(1, top)
         others = (pictures @ background.T).sort(1).values
-        above = others.shape[1] - torch.searchsorted(others, found, right=True)
-        if others.shape[1]:
-            nearest = torch.sigmoid(weights.scale * (others[:, -1:] - found))
-            share = ((above - 1).clamp(min=0) + nearest) / others.shape[1]
-        else:
-            share = torch.full_like(found, torch.nan)
-        parts = (part.cpu().numpy() for part in (top, best, found, share, logits.logsumexp(1)))
-        return Best(*parts)
+        below = torch.searchsorted(others, found, right=True)
+        parts = (top, best, found, below, others[:, -1:], logits.logsumexp(1))
+        places, raw, near, counts, largest, excess = (part.cpu().numpy() for part in parts)
+        share = share_above(counts, largest, near, len(background), weights.scale)
+        return Best(places, raw, near, share, excess)
 
     return product
 
@@ -110,24 +109,26 @@ def log_sum_exp(logits: Reals) -> Reals:
     return sums
 
 
-def share_above(others: Reals, values: Reals, scale: float) -> Reals:
+def share_above(
+    below: npt.NDArray[np.int64], largest: Reals, values: Reals, size: int, scale: float
+) -> Reals:
     """Return the share of other cosines that are larger than some.
 
     The largest of the B others counts as p = 1 / (1 + exp(scale (value - largest))), any other that is larger
     as 1; their sum over B. So values above all others differ, too, by how far they are above them.
 
     Args:
-        others: (n, B), each row sorted.
+        below: (n, k), how many of the others are not larger.
+        largest: (n, 1), of the others.
         values: (n, k).
+        size: B.
         scale: of a model's logits.
 
     Returns:
         (n, k), between 0 and 1; nan where B is 0.
     """
-    size = others.shape[1]
     if not size:
         return np.full_like(values, np.nan)
-    below = [np.searchsorted(row, value, side="right") for row, value in zip(others, values, strict=True)]
-    nearest = 1 / (1 + np.exp(np.minimum(np.float32(scale) * (values - others[:, -1:]), 80)))
-    share: Reals = (np.maximum(size - np.array(below, np.float32) - 1, 0) + nearest) / np.float32(size)
+    nearest = 1 / (1 + np.exp(np.minimum(np.float32(scale) * (values - largest), 80)))
+    share: Reals = (np.maximum(size - below.astype(np.float32) - 1, 0) + nearest) / np.float32(size)
     return share

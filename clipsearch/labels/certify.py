@@ -134,16 +134,15 @@ def draw(
     number = int(known.round.max(initial=0)) + 1
     rng = np.random.default_rng((seed, number))
     left = rng.permutation(np.setdiff1d(np.flatnonzero(~np.isnan(values)), known.rows))
-    at_random = count if target is None else 0 if len(known.rows) else round(count * RANDOM_SHARE)
-    if not len(known.rows) and count > SUREST_SHARE * len(left):
-        at_random = count
-    rows, rest, region = left[:at_random], left[at_random:], EVERYWHERE
-    if target is not None and at_random < count and len(rest):
+    at_random, region = count, EVERYWHERE
+    if target is not None and len(known.rows) and len(left):
+        levels, gain = _aim(values, known, target, count, risk_of(confidence))
+        at_random, region = 0, float(levels.value[np.argmax(gain)])
+    elif target is not None and 0 < count <= SUREST_SHARE * len(left):
+        at_random = round(count * RANDOM_SHARE)
         region = float(np.nanquantile(values, 1 - SUREST_SHARE, method="higher"))
-        if len(known.rows):
-            levels, gain = _aim(values, known, target, count, risk_of(confidence))
-            region = float(levels.value[np.argmax(gain)])
-        rows = np.concatenate([rows, rest[values[rest] >= region][: count - at_random]])
+    rest = left[at_random:]
+    rows = np.concatenate([left[:at_random], rest[values[rest] >= region][: count - at_random]])
     regions = np.where(np.arange(len(rows)) < at_random, EVERYWHERE, region)
     mixed = rng.permutation(len(rows))
     return Draw(rows[mixed], regions[mixed], np.full(len(rows), number, dtype=np.int64))

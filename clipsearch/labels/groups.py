@@ -33,26 +33,23 @@ def by_group(results: LabelResults, depth: int = 1) -> LabelResults:
     """
     if depth < 1:
         raise LabelError(f"found depth {depth!r}, expected at least 1")
-    if not any(label.group for label in results.labels):
+    if not results.labels.groups():
         raise LabelError("no label has a group; give them in the column or field `group`")
     paths = [
         "/".join(label.group.split("/")[:depth]) if label.group else label.name for label in results.labels
     ]
-    names = list(dict.fromkeys(paths))
+    within: dict[str, list[str]] = {}  # names of the labels of each group
+    for label, path in zip(results.labels, paths, strict=True):
+        within.setdefault(path, []).append(label.name)
+    names = list(within)
     if len(names) < 2 and not results.multi:
         raise LabelError(f"all labels are in the group {names[0]!r}: there is nothing to tell apart")
-    group = np.array([names.index(path) for path in paths])
+    place = {name: position for position, name in enumerate(names)}
+    group = np.array([place[path] for path in paths])
     blocks = (results.scored.at(slice(i, i + ROWS)) for i in range(0, max(1, len(results)), ROWS))
     parts = [_grouped(block, group, len(names), results.multi) for block in blocks]
     scored = joined(parts, parts[0].top.shape[1])
-    within = [
-        tuple(label.name for label, path in zip(results.labels, paths, strict=True) if path == name)
-        for name in names
-    ]
-    groups = tuple(
-        Label(name, tuple(each for each in own if each != name))
-        for name, own in zip(names, within, strict=True)
-    )
+    groups = tuple(Label(name, tuple(each for each in own if each != name)) for name, own in within.items())
     return replace(results, labels=LabelSet(groups), scored=scored)
 
 

@@ -14,18 +14,8 @@ from .outputs import cell, read_table, write_cells
 
 YES, NO = "yes", "no"
 NONE = "-"  # as a truth: none of the labels
-WORDS = {
-    "y": YES,
-    "yes": YES,
-    "true": YES,
-    "1": YES,
-    "n": NO,
-    "no": NO,
-    "false": NO,
-    "0": NO,
-    "?": "?",
-    "": "",
-}
+WORDS = dict.fromkeys(("y", "yes", "true", "1"), YES) | dict.fromkeys(("n", "no", "false", "0"), NO)
+WORDS |= {"?": "?", "": ""}
 
 
 class Asked(NamedTuple):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from images import SIZES, Data, Student
 from torch import Tensor, nn
-from training import Average, Told, checkpoint, cosine, parallel, processes, resume
+from training import Average, Told, checkpoint, cosine, descend, parallel, processes, resume
 
 from clipsearch.files import write_lock
 
@@ -73,10 +73,7 @@ def distil(work: Path, teachers: list[str], samples: int) -> None:
         known = F.normalize(student.project(texts).detach(), dim=-1)
         scale = float(student.scales[0].detach().exp())
         losses = loss(vectors @ known.T, torch.stack(wanted).mean(0), batch["y"], len(data.prompts), scale)
-        optimizer.zero_grad(set_to_none=True)
-        losses["all"].backward()
-        nn.utils.clip_grad_norm_(student.visual.parameters(), 3.0, error_if_nonfinite=True)
-        optimizer.step()
+        descend(losses["all"], optimizer, student.visual)
         step += 1
         average.update(student, step)
         told.add(step, losses, aloud=rank == 0, note=f"{size} px")

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from open_clip.timm_model import TimmModel
 from prepare import VARIANTS, read, words_in
 from torch import Tensor, nn
-from training import Average, Told, checkpoint, cosine, finished, parallel, processes, resume
+from training import Average, Told, checkpoint, cosine, descend, finished, parallel, processes, resume
 from views import cropped, normalized, recoloured
 
 from clipsearch.files import write_lock
@@ -81,10 +81,7 @@ def train(work: Path, samples: int, seed: int = 0) -> None:
         with torch.autocast(device.type, torch.bfloat16):
             images, texts, scales = whole(pictures, batch)
         losses = loss(images, texts, scales, batch, data, memory)
-        optimizer.zero_grad(set_to_none=True)
-        losses["all"].backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 3.0, error_if_nonfinite=True)
-        optimizer.step()
+        descend(losses["all"], optimizer, student)
         step += 1
         average.update(student, step)
         told.add(step, losses, aloud=rank == 0, note=f"{size} px")

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from open_clip.transformer import TextTransformer
 from prepare import CONTEXT, VARIANTS, VOCABULARY, read, tokenizer
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from training import Average, checkpoint, cosine, finished, parallel, processes, resume
+from torch import Tensor
+from training import Average, checkpoint, cosine, descend, finished, parallel, processes, resume
 
 from clipsearch.files import write_lock
 
@@ -94,10 +94,7 @@ def train(work: Path, count_of_texts: int, start: Path | None = None) -> None:
         imitation = imitate(texts[:BATCH], target)
         found = pictures.loss(texts[BATCH:], *shown[1:]) if shown else torch.zeros(())
         loss = imitation + found
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0, error_if_nonfinite=True)
-        optimizer.step()
+        descend(loss, optimizer, tower, longest=1.0)
         step += 1
         average.update(tower, step)
         cosines = (texts[:BATCH] * target).sum(1).mean()

@@ -57,6 +57,16 @@ class Average:
             self.state[name].copy_(value)
 
 
+def descend(
+    loss: torch.Tensor, optimizer: torch.optim.Optimizer, learned: torch.nn.Module, longest: float = 3.0
+) -> None:
+    """One step downhill; longer gradients are shortened, and one that is no number ends the run."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(learned.parameters(), longest, error_if_nonfinite=True)
+    optimizer.step()
+
+
 class Told:
     """What a run says of itself: the means of its losses since the last time, and its speed."""
 

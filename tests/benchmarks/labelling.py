@@ -16,7 +16,6 @@ import itertools
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -24,6 +23,7 @@ from statistics import median
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
+from builtin import timed
 from ingest import save_model
 from pictures import make_pictures
 
@@ -150,12 +150,6 @@ def pipeline(folder: Path) -> Callable[..., object]:
     CLIPModel(CLIPConfig()).save_pretrained(folder)
     CLIPProcessor(image_processor=CLIPImageProcessor(), tokenizer=tokenizer).save_pretrained(folder)
     return pipeline("zero-shot-image-classification", model=str(folder), device="cpu")
-
-
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
