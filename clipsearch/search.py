@@ -45,7 +45,7 @@ class Searcher:
 
     def __init__(self, store: Store, space: Space) -> None:
         self._store, self.space = store, space
-        snapshot = store.snapshot(space)
+        self._snapshot = snapshot = store.snapshot(space)
         self.generation = snapshot.generation
         self._contents = snapshot.contents  # (N,) content id of each row
         self._index = ExactIndex(snapshot)
@@ -82,14 +82,14 @@ class Searcher:
         rows = np.flatnonzero(self._contents == content)[:1]
         if not len(rows):
             raise QueryError(f"the item has no vector of {self.space.model!r} yet; add its source again")
-        return self._index.vectors(rows)
+        return self._snapshot.vectors(rows)
 
     def everything(self) -> tuple[list[int], Embeddings]:
         """The id of every present item and its vector, float32 (n, dim), in order of the ids."""
         items = [item for item in self._store.items(failed=False) if not item.missing]
         rows = self.rows_of(np.array([item.content for item in items], np.int64))
         ids = [item.id for item, row in zip(items, rows, strict=True) if row >= 0]
-        return ids, self._index.vectors(rows[rows >= 0])
+        return ids, self._snapshot.vectors(rows[rows >= 0])
 
     def rows_of(self, contents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The row of each of n contents, (n,); -1 for one that has no vector here."""
@@ -102,7 +102,9 @@ class Searcher:
 
     def blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[Embeddings]:
         """The vectors of some rows, float32, some thousands at a time, in order."""
-        return (self._index.vectors(rows[i : i + ROWS_TOGETHER]) for i in range(0, len(rows), ROWS_TOGETHER))
+        return (
+            self._snapshot.vectors(rows[i : i + ROWS_TOGETHER]) for i in range(0, len(rows), ROWS_TOGETHER)
+        )
 
     def pictures(self) -> Iterator[Place]:
         """Every file of the collection once, in order of the ids; those that could not be read too."""

@@ -7,7 +7,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,10 @@ from .types import Embeddings
 ROW = np.dtype([("content", "<i8"), ("kind", "u1"), ("box", "<f4", (4,))])
 """Content id, kind (0 whole picture) and box (left, top, right, bottom as shares of the sides)."""
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+Box: TypeAlias = tuple[float, float, float, float]
+"""A part of a picture: left, top, right, bottom as shares of its sides."""
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class SegmentRow(NamedTuple):
@@ -44,6 +47,16 @@ class Segment:
 
     vectors: npt.NDArray[np.float16]  # (n, dim), mapped into memory and not read until used
     contents: npt.NDArray[np.int64]  # (n,) content id of each row
+    boxes: npt.NDArray[np.float32] | None = (
+        None  # (n, 4) of what part each row is; None: whole pictures
+    )
+
+    def box(self, row: int) -> Box:
+        """Which part of its picture a row is."""
+        if self.boxes is None:
+            return WHOLE
+        left, top, right, bottom = (float(side) for side in self.boxes[row])
+        return left, top, right, bottom
 
 
 def segment_paths(folder: Path, number: int) -> tuple[Path, Path]:
@@ -115,7 +128,8 @@ def open_segment(folder: Path, number: int, *, rows: int, dim: int) -> Segment:
         )
     if table.dtype != ROW or table.shape != (rows,):
         raise DamagedError(f"{rows_path} holds {table.shape} rows, not {(rows,)}; run `clipsearch verify`")
-    return Segment(vectors, np.ascontiguousarray(table["content"]))
+    boxes = None if (table["box"] == WHOLE).all() else np.ascontiguousarray(table["box"])
+    return Segment(vectors, np.ascontiguousarray(table["content"]), boxes)
 
 
 def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
