@@ -54,7 +54,7 @@ class ExactIndex:
         self._rows = sum(len(piece.vectors) for piece in self._pieces)
 
     def search(
-        self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None
+        self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None, kind: str = "text"
     ) -> list[Neighbours]:
         """Find the k nearest shown rows of each query.
 
@@ -62,6 +62,7 @@ class ExactIndex:
             queries: float32 (q, dim), unit rows.
             k: how many; fewer come where fewer are shown.
             only: (N,) the rows that may be found; None: all.
+            kind: what the queries are of, which makes no difference here.
 
         Returns:
             One Neighbours per query, in order. No queries give an empty list.
@@ -171,10 +172,12 @@ def _scan_piece(
     faiss = load_faiss()
     scores = np.full(wanted, -np.inf, np.float32)
     rows = np.full(wanted, -1, np.int64)
-    select, _bits = selector(faiss, piece.shown)
+    bits = packed(piece.shown)
     codec = faiss.ScalarQuantizer(piece.vectors.shape[1], faiss.ScalarQuantizer.QT_fp16)
     # store_pairs: rows are numbered by their place in the list, and the list is number 0
-    scanner = codec.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, None, True, select, False)
+    scanner = codec.select_InvertedListScanner(
+        faiss.METRIC_INNER_PRODUCT, None, True, selector(faiss, bits), False
+    )
     scanner.set_query(faiss.swig_ptr(query))
     scanner.set_list(0, 0.0)
     codes = piece.vectors.view(np.uint8).reshape(-1)
@@ -183,9 +186,11 @@ def _scan_piece(
     return scores, np.where(rows < 0, -1, rows + piece.start)
 
 
-def selector(faiss: Any, shown: npt.NDArray[np.bool_] | None) -> tuple[Any, Any]:
-    """FAISS's filter for the shown rows, and the bits that must live as long as it."""
-    if shown is None:
-        return None, None
-    bits = np.packbits(shown, bitorder="little")
-    return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)), bits
+def packed(shown: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint8] | None:
+    """A mask as FAISS wants it, eight rows a byte."""
+    return None if shown is None else np.packbits(shown, bitorder="little")
+
+
+def selector(faiss: Any, bits: npt.NDArray[np.uint8] | None) -> Any:
+    """FAISS's filter for a packed mask, which must live as long as it; None: no filter."""
+    return None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))

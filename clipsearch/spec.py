@@ -3,12 +3,15 @@
 "auto" looks at every vector up to MAX_EXACT bytes of them and takes the widest layout past that.
 """
 
+import math
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
-from .errors import IndexSpecError
+from .errors import LayoutError
 
 MAX_EXACT = 1_000_000_000  # bytes of stored float16 vectors, some 30 ms a query on two cores
 ROW_BYTES = 8  # of each row's number, which an index keeps beside its code
@@ -50,14 +53,14 @@ class IndexSpec:
         return self.factory.format(cells=cells(rows), pairs=pairs(dim))
 
 
-EXACT = "exact"
+AUTO, EXACT = "auto", "exact"
+TRAIN_PER_CELL = 48  # vectors: FAISS warns below 39, and more hardly help
 LARGE = "ivf-pq-fastscan"
 
 
 def cells(rows: int) -> int:
     """The power of two nearest to 4 sqrt(rows): k-means and search then take about as long."""
-    exponent = round((4 + (max(rows, 1)).bit_length()) / 2)
-    return int(2**exponent)
+    return 1 << round(math.log2(4 * math.sqrt(max(rows, 1))))
 
 
 def pairs(dim: int) -> int:
@@ -72,3 +75,44 @@ def index_specs() -> dict[str, IndexSpec]:
     paths = [path for path in folder.iterdir() if path.name.endswith(".toml")]
     specs = [IndexSpec(path.name.removesuffix(".toml"), **tomllib.loads(path.read_text())) for path in paths]
     return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.min_rows)}
+
+
+def spec_of(layout: str) -> IndexSpec:
+    """The shipped spec of that name, or one made of a FAISS factory string."""
+    own = IndexSpec(layout, "your own", layout, train_per_cell=TRAIN_PER_CELL, probes=16, depth=32)
+    return index_specs().get(layout, own)
+
+
+class Choice(NamedTuple):
+    """A layout, and why it was taken."""
+
+    spec: IndexSpec
+    why: str
+
+
+def choose(rows: int, dim: int, memory: int | None = None) -> Choice:
+    """The layout that "auto" means for so many vectors, with `memory` bytes for an index; None: enough."""
+    specs, size = index_specs(), 2 * rows * dim
+    if size <= MAX_EXACT:
+        return Choice(specs[EXACT], f"{size / 1e9:.3g} GB of vectors; up to 1 GB every one is looked at")
+    needed = specs[LARGE].bytes_per_vector(dim) * rows
+    if memory is not None and needed > memory:
+        short = f"an index would take {needed / 1e9:.3g} GB of memory, and {memory / 1e9:.3g} are allowed"
+        return Choice(specs[EXACT], short)
+    return Choice(specs[LARGE], f"{size / 1e9:.3g} GB of vectors, more than 1 GB")
+
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def as_bytes(memory: int | str) -> int:
+    """How many bytes 4_000_000_000, "4GB" or "3.5 GiB" is.
+
+    Raises:
+        LayoutError: it is none of these, or not positive.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", str(memory))
+    if not found or found[2].upper() not in UNITS or not float(found[1]):
+        raise LayoutError(f"memory is a number of bytes or a text such as '4GB', got {memory!r}")
+    return int(float(found[1]) * UNITS[found[2].upper()])
