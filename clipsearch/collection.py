@@ -16,7 +16,6 @@ from . import upkeep
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
 from .index import About, Keeper
-from .index import drop as drop_index
 from .ingest import ingest
 from .labelling import classify
 from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, TextModel, read_labels, read_templates
@@ -153,9 +152,7 @@ class Collection:
 
     def drop_model(self, model: AnyModel) -> None:
         """Delete the vectors of a model that is not in use."""
-        space = self._spaces.find(model)
-        self._spaces.drop(space)
-        drop_index(self._store, space)
+        self._spaces.drop(self._spaces.find(model))
 
     # ------------------------------------------------------------------ pictures in and out
 
@@ -538,6 +535,11 @@ class Collection:
             queries=queries,
             progress=progress,
         )
+
+    def index(self) -> dict[str, Any]:
+        """What searches go through now, as JSON values: its layout, why, and what it was tuned to."""
+        space = self._spaces.in_use()
+        return self._keeper.describe(self._store.snapshot(space)) if space else {}
 
     def _keep_index(self, progress: bool | None = None) -> None:
         """Have the index built in the background when it is due."""

@@ -175,9 +175,8 @@ def _scan_piece(
     bits = packed(piece.shown)
     codec = faiss.ScalarQuantizer(piece.vectors.shape[1], faiss.ScalarQuantizer.QT_fp16)
     # store_pairs: rows are numbered by their place in the list, and the list is number 0
-    scanner = codec.select_InvertedListScanner(
-        faiss.METRIC_INNER_PRODUCT, None, True, selector(faiss, bits), False
-    )
+    chosen = selector(faiss, bits)  # FAISS only points to it
+    scanner = codec.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, None, True, chosen, False)
     scanner.set_query(faiss.swig_ptr(query))
     scanner.set_list(0, 0.0)
     codes = piece.vectors.view(np.uint8).reshape(-1)

@@ -4,13 +4,15 @@ import json
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ClipsearchError, CollectionError
-from .segments import SegmentRow, damage, digest_of, open_segment
+from .errors import ClipsearchError, CollectionError, DamagedError
+from .index import damage as damage_of_index
+from .index import folder_of, read_about
+from .segments import SegmentRow, damage, digest_of, open_segment, row_table
 from .store import DATABASE, DESCRIPTION, SEAL, Space, Store
 from .writer import leftovers, writing
 
@@ -60,6 +62,7 @@ def _verify(store: Store) -> Verification:
         _verify_database(store, found)
         for space in store.spaces():
             _verify_space(store, space, found)
+            _verify_index(store, space, found)
         if left := len(leftovers(store)):
             found.notes.append(f"{left} files are of no commit; the next writer removes them")
     except Exception as error:  # where damaged values lead, nobody can list
@@ -101,17 +104,19 @@ def _verify_database(store: Store, found: Verification) -> None:
 
 
 def _verify_space(store: Store, space: Space, found: Verification) -> None:
-    seen = [np.empty(0, np.int64)]
+    tables = [row_table([])]
     for segment in store.segments(space):
         found.files += 2
         problems = damage(store.folder(space), segment)
         if not problems:
-            contents, problems = _verify_rows(store, space, segment.number, segment.rows)
-            seen.append(contents)
+            table, problems = _verify_rows(store, space, segment.number, segment.rows)
+            tables.append(table)
             found.vectors += segment.rows
         found.problems += problems
-    contents = np.concatenate(seen)
-    if len(np.unique(contents)) != len(contents):
+    table = np.concatenate(tables)
+    contents, counts = np.unique(table["content"], return_counts=True)
+    again = table[np.isin(table["content"], contents[counts > 1])]
+    if len(np.unique(np.column_stack([again["content"], again["box"]]), axis=0)) != len(again):
         found.problems.append(f"{space.folder} has two vectors for one content")
     known = np.array(store.rows("SELECT id, shown > 0 FROM contents"), np.int64).reshape(-1, 2)
     if strangers := len(np.setdiff1d(contents, known[:, 0])):
@@ -120,18 +125,27 @@ def _verify_space(store: Store, space: Space, found: Verification) -> None:
         found.notes.append(f"{waiting} pictures have no vector in {space.folder} yet; add their source again")
 
 
-def _verify_rows(
-    store: Store, space: Space, number: int, rows: int
-) -> tuple[npt.NDArray[np.int64], list[str]]:
+def _verify_index(store: Store, space: Space, found: Verification) -> None:
+    try:
+        about = read_about(store, space)
+        problems = damage_of_index(folder_of(store, space), about) if about else []
+    except DamagedError as error:
+        about, problems = None, [str(error)]
+    found.files += 1 + len(about.digests) if about else 0
+    found.problems += [f"{problem}; `clipsearch index` builds it anew" for problem in problems]
+
+
+def _verify_rows(store: Store, space: Space, number: int, rows: int) -> tuple[npt.NDArray[Any], list[str]]:
     try:
         segment = open_segment(store.folder(space), number, rows=rows, dim=space.dim)
     except (ClipsearchError, OSError) as error:
-        return np.empty(0, np.int64), [str(error)]
+        return row_table([]), [str(error)]
+    table = row_table(segment.contents, segment.boxes)
     for start in range(0, rows, 4096):
         part = segment.vectors[start : start + 4096].astype(np.float32)
         if not (np.abs(np.linalg.norm(part, axis=1) - 1) < UNIT).all():
-            return segment.contents, [f"{number:06d}.npy has rows that are not of unit length"]
-    return segment.contents, []
+            return table, [f"{number:06d}.npy has rows that are not of unit length"]
+    return table, []
 
 
 def compact(store: Store) -> Compaction:

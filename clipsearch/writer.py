@@ -167,8 +167,9 @@ class Writer:
         for path in leftovers(self.store):
             with suppress(OSError):  # Windows keeps files that a reader has mapped: next time
                 path.unlink()
-        folders = {self.store.folder(space) for space in self.store.spaces()}
-        for folder in set(self.store.path.glob("vectors/*")) - folders:
+        spaces = {space.folder for space in self.store.spaces()}
+        found = [*self.store.path.glob("vectors/*"), *self.store.path.glob("index/*")]
+        for folder in [folder for folder in found if folder.name not in spaces]:
             with suppress(OSError):  # not empty, or no folder: somebody else's
                 folder.rmdir()
 
@@ -194,7 +195,9 @@ def leftovers(store: Store) -> list[Path]:
         for path in segment_paths(store.folder(space), segment.number)
     }
     ours = (f"*{TEMPORARY}", f"vectors/*/*{TEMPORARY}", "vectors/*/*.npy")
-    return sorted({path for pattern in ours for path in store.path.glob(pattern)} - named)
+    spaces = {space.folder for space in store.spaces()}
+    indexes = {path for path in store.path.glob("index/*/*") if path.parent.name not in spaces}
+    return sorted({path for pattern in ours for path in store.path.glob(pattern)} - named | indexes)
 
 
 def _full(space: Space) -> int:

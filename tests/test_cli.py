@@ -81,7 +81,7 @@ def test_alone_it_shows_its_commands_in_the_order_people_need_them() -> None:
     shown = run().output
     names = re.findall(r"^  (\w+)  +[A-Z]", shown, re.M)
     first, then = ["demo", "index", "search", "label"], ["info", "verify", "compact", "remove", "relocate"]
-    assert names == [*first, *then, "models"]
+    assert names == [*first, *then, "models", "indexes"]
 
 
 @pytest.mark.parametrize("command", main.commands.values(), ids=lambda command: command.name)
@@ -191,7 +191,7 @@ def test_search_json_is_one_list_and_nothing_else(photos: Path, pictures: Path, 
     hits = json.loads(run("search", photos, "red", "-k", 2, "--json").stdout)
     assert [hit["key"] for hit in hits] == ["red.png", "orange.png"]
     assert hits[0]["path"] == str(pictures / "red.png")
-    assert set(hits[0]) == {"id", "path", "key", "source", "score", "cosine", "metadata"}
+    assert set(hits[0]) == {"id", "path", "key", "source", "score", "cosine", "box", "metadata"}
     assert hits[0]["metadata"]["width"] == 8
 
 

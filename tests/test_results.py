@@ -129,6 +129,7 @@ def test_dicts_hold_everything_as_json(results):
         "source": "/home/ida/Photos",
         "score": 0.75,
         "cosine": 0.75,
+        "box": [0.0, 0.0, 1.0, 1.0],
         "metadata": FACTS,
     }
     assert json.loads(json.dumps(dicts)) == dicts

@@ -19,6 +19,7 @@ from ..errors import ClipsearchError
 from ..render import printable
 from .demo import demo
 from .index import index
+from .indexes import indexes
 from .label import label
 from .models import models
 from .output import examples
@@ -100,7 +101,7 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (demo, index, search, label, info, verify, compact, remove, relocate, models):
+for command in (demo, index, search, label, info, verify, compact, remove, relocate, models, indexes):
     main.add_command(command)
 
 

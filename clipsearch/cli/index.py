@@ -9,7 +9,7 @@ import click
 
 from ..errors import SourceError
 from ..render import printable
-from .output import SOME_FAILED, emit, examples, json_option, note, shown
+from .output import SOME_FAILED, describe, emit, examples, json_option, note, shown
 
 if TYPE_CHECKING:
     from ..collection import Collection
@@ -44,6 +44,19 @@ FAILURES = 20  # shown after a run; the collection keeps all of them
     help="Leave out files or folders by name, such as `*.gif`; may be given again.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try those that failed again, though they did not change.")
+@click.option(
+    "--index",
+    "layout",
+    metavar="L",
+    help="How vectors are searched: auto, exact, another of `clipsearch indexes`, or a FAISS factory string.",
+)
+@click.option(
+    "--target-recall",
+    metavar="R",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the ten best that an index must find.",
+)
+@click.option("--memory", metavar="B", help="What an index that auto chooses may take of it, such as 4GB.")
 @click.option("--upgrade", is_flag=True, help="Encode all pictures with --model too, then search with it.")
 @json_option
 @click.pass_context
@@ -56,6 +69,9 @@ def index(
     precision: str,
     exclude: tuple[str, ...],
     retry_failed: bool,
+    layout: str | None,
+    target_recall: float | None,
+    memory: str | None,
     upgrade: bool,
     as_json: bool,
 ) -> None:
@@ -65,6 +81,9 @@ def index(
     with a path on each line. Without one, the sources that DIR knows are looked through again. Only
     new and changed pictures are encoded, and a run that was stopped goes on where it was.
 
+    Past 1 GB of vectors an index is built at the end and tuned, and anew when much has changed. --index
+    and --target-recall have that done now, and are kept for later runs.
+
     Exits with 3 when all is done but some pictures cannot be read, now or when last tried.
     """
     from ..collection import Collection
@@ -72,7 +91,8 @@ def index(
     _check_usage(sources, folder, model, exclude, retry_failed, upgrade)
     opened = _opened(sources, exclude)  # before there is a new folder for nothing
     reports = []
-    with Collection(folder, model=None if upgrade else model, device=device, precision=precision) as photos:
+    wanted = None if upgrade else model
+    with Collection(folder, model=wanted, device=device, precision=precision, memory=memory) as photos:
         if upgrade and model:
             steps = _upgrade(photos, model, device, precision)
         else:
@@ -81,6 +101,9 @@ def index(
             reports.append(report)
             if not as_json:
                 _tell(report, folder)
+        if layout or target_recall:
+            built = photos.build_index(layout, target_recall=target_recall)
+            note(f"index {printable(built.layout)}: {describe(photos.index())}")
     if as_json:
         emit([report.to_dict() for report in reports])
     if any(report.failed for report in reports):

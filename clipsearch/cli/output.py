@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from ..collection import Collection
 
 SOME_FAILED = 3  # exit code: done, but some pictures cannot be read, now or when last tried
+
+KINDS = {"text": "words", "image": "pictures"}  # what people ask with
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -56,6 +59,19 @@ def size(count: float) -> str:
     power = min(4, int(math.log(count * 1.0005, 1000)))
     count, unit = count / 1000**power, ("", "kB", "MB", "GB", "TB")[power]
     return f"{count:.1f} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"
+
+
+def describe(index: Mapping[str, Any]) -> str:
+    """What an index finds, for a person."""
+    if "tuned" not in index:
+        return str(index["why"])
+    found = [
+        f"{tuned['recall']:.1%} for {KINDS[kind]} (at least {tuned['at_least']:.1%})"
+        for kind, tuned in sorted(index["tuned"].items(), reverse=True)
+    ]
+    waiting = f"; {index['waiting']:.1%} of the vectors are not in it yet" if index["waiting"] else ""
+    held = f"{counted(index['rows'], 'vector')} in {size(index['bytes'])}"
+    return f"{held}; of the ten best it finds {' and '.join(found)}{waiting}"
 
 
 def existing(

@@ -7,7 +7,7 @@ import click
 
 from ..errors import CollectionError
 from ..render import printable
-from .output import counted, emit, examples, existing, folder_argument, json_option, shown, size
+from .output import counted, describe, emit, examples, existing, folder_argument, json_option, shown, size
 
 
 @click.command(
@@ -41,6 +41,7 @@ def _tell(about: dict[str, Any]) -> None:
         _line(source["kind"], shown(source["root"]) or "pictures named or handed over one by one")
     for space in about["models"]:
         _line("model", _model(space, several=len(about["models"]) > 1))
+        _line("index", f"{printable(space['index']['layout'])}: {describe(space['index'])}")
     _line("made", f"{about['created'][:10]} by clipsearch {about['clipsearch']}, format {about['format']}")
 
 

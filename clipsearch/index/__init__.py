@@ -3,7 +3,7 @@
 from .approximate import ApproximateIndex, Kind
 from .build import build
 from .keeper import Keeper
-from .published import About, Published, Tuned, drop, leftovers, load, read_about
+from .published import About, Published, Tuned, damage, folder_of, load, read_about
 
 __all__ = [
     "About",
@@ -13,8 +13,8 @@ __all__ = [
     "Published",
     "Tuned",
     "build",
-    "drop",
-    "leftovers",
+    "damage",
+    "folder_of",
     "load",
     "read_about",
 ]

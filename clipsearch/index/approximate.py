@@ -38,6 +38,7 @@ class ApproximateIndex:
         waiting = np.ones(len(snapshot), np.bool_)
         waiting[self._rows[self._rows >= 0]] = False
         self._tail = ExactIndex(snapshot, waiting)
+        self._findable = self._count(np.ones(len(snapshot), np.bool_))
         self.gone = 1 - _share(here)  # of the positions: what is not to be found any more
         self.waiting = _share(waiting if snapshot.shown is None else waiting & snapshot.shown)  # of the rows
 
@@ -60,15 +61,24 @@ class ApproximateIndex:
         Returns:
             One Neighbours per query, in order, with the scores of the stored vectors.
         """
-        if only is not None and self._few(int(np.count_nonzero(only))):
+        if only is not None and self._few(self._count(only)):
             return self._exact.search(queries, k, only=only)
         dials = self.about.tuned[kind]
         positions = self._candidates(queries, k, dials, only)
         tails = self._tail.candidates(queries, k, only=only)
-        return [
+        near = [
             rescore(self._snapshot, query, np.concatenate([self._rows[found[found >= 0]], tail]), k)
             for query, found, tail in zip(queries, positions, tails, strict=True)
         ]
+        wanted = min(k, self._findable if only is None else self._count(only))
+        return [
+            found if len(found.rows) >= wanted else self._exact.search(query[None], k, only=only)[0]
+            for query, found in zip(queries, near, strict=True)
+        ]
+
+    def _count(self, only: npt.NDArray[np.bool_]) -> int:
+        """How many rows may be found."""
+        return int(np.count_nonzero(only if self._snapshot.shown is None else only & self._snapshot.shown))
 
     def _few(self, passing: int) -> bool:
         return passing <= GATHERED or 2 * passing * self._snapshot.space.dim <= LOOKED_AT

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bank import captions
-from ..errors import LayoutError
 from ..exact import ExactIndex
-from ..spec import AUTO, Choice, IndexSpec, choose, spec_of
+from ..spec import AUTO, Choice, choose, spec_of
 from ..store import Snapshot, Space, Store
 from ..types import Embeddings
 from .approximate import TUNED_FOR
@@ -71,7 +70,8 @@ def build(
     if not choice.spec.factory:
         return publish(store, space, about, None, np.empty(0, np.int64))
     rows = shown_rows(snapshot)
-    _refuse_too_few(rows, choice.spec)
+    if len(rows) < choice.spec.min_rows:
+        logger.info("%s pays from %s vectors on", choice.spec.name, f"{choice.spec.min_rows:,}")
     say(f"building the index {choice.spec.name} of {len(rows):,} vectors: {choice.why}")
     layout = make_layout(choice.spec, rows, snapshot.vectors, space.dim, seed=seed, done=done)
     say("tuning it")
@@ -93,15 +93,6 @@ def build(
 def shown_rows(snapshot: Snapshot) -> npt.NDArray[np.int64]:
     """The rows that may be found, ascending."""
     return np.arange(len(snapshot)) if snapshot.shown is None else np.flatnonzero(snapshot.shown)
-
-
-def _refuse_too_few(rows: npt.NDArray[np.int64], spec: IndexSpec) -> None:
-    least = max(spec.min_rows // 20, 256)  # 16 codes for each number are to be trained
-    if len(rows) < least:
-        raise LayoutError(
-            f"{spec.name!r} needs at least {least:,} vectors, and is of use from {spec.min_rows:,} on; "
-            f"found {len(rows):,}: look at every one (--index exact)"
-        )
 
 
 def _held_out(

@@ -179,12 +179,12 @@ def new_index(spec: IndexSpec, rows: int, dim: int) -> Any:
             f"{factory!r} is neither {known} nor a factory string that FAISS understands for vectors "
             f"of {dim} numbers: {_short(error)}"
         ) from error
-    flat = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexPQ)
-    if not isinstance(index, faiss.IndexIVF | faiss.IndexHNSW | flat[0] | flat[1] | flat[2]):
+    kinds = faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexFlat | faiss.IndexScalarQuantizer
+    if not isinstance(index, kinds):
         raise LayoutError(
             f"{factory!r} makes a FAISS {type(index).__name__}, which cannot leave deleted pictures out, or "
-            "whose hits would be rescored twice; expected an IVF, HNSW, Flat, SQ or PQ index "
-            "(a flat PQ…x4fs is written IVF1,PQ…x4fs; hits are always rescored, so leave Refine out)"
+            "whose hits would be rescored twice; expected an IVF, HNSW, Flat or SQ index "
+            "(a flat PQ… is written IVF1,PQ…; hits are always rescored, so leave Refine out)"
         )
     return index
 
@@ -199,6 +199,8 @@ def _trained(index: Any, sample: Embeddings) -> Iterator[None]:
         yield
         return
     centroids = _centroids(sample, index.nlist)
+    if hasattr(index, "pq"):
+        index.pq.cp.min_points_per_centroid = 1  # FAISS would print a warning
     with _quick_cells(index, centroids):
         with omp_threads(1):
             index.train(sample[:: max(1, len(sample) // CODEBOOK)])

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CollectionError, DamagedError
-from ..files import TEMPORARY, make_folder, remove_durably, write_durably
+from ..files import TEMPORARY, make_folder, write_durably
 from ..segments import digest_of
 from ..store import DESCRIPTION, Space, Store
 from .layout import Layout, read_layout
@@ -177,16 +177,6 @@ def publish(
     write_durably(folder / SIDECAR, lambda file: file.write(_dumped(about).encode()))
     sweep(folder, about)
     return about
-
-
-def drop(store: Store, space: Space) -> None:
-    """Delete a space's index; its description goes first."""
-    folder = folder_of(store, space)
-    if folder.is_dir():
-        remove_durably(folder / SIDECAR)
-        sweep(folder, None)
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def sweep(folder: Path, about: About | None) -> None:

@@ -93,10 +93,10 @@ def _steps(most: int) -> list[int]:
 
 def _ranks(found: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """(q, 10) at which place of the candidates, (q, m), each true neighbour is; m where it is not."""
-    ranks = np.full(nearest.shape, found.shape[1])
-    for query, column in np.ndindex(nearest.shape):
-        place = np.flatnonzero(found[query] == nearest[query, column])
-        ranks[query, column] = place[0] if len(place) else ranks[query, column]
+    ranks = np.empty(nearest.shape, np.int64)
+    for query, line in enumerate(found):
+        same = line == nearest[query, :, None]  # (10, m)
+        ranks[query] = np.where(same.any(axis=1), same.argmax(axis=1), len(line))
     return ranks
 
 
