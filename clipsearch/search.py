@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .decode import decode
 from .errors import ImageError, QueryError, SourceError
 from .exact import ExactIndex, Neighbours
+from .filters import Selection
 from .results import Hit, SearchResults
 from .sources import restore
 from .store import ItemRow, Space, Store
@@ -52,7 +53,13 @@ class Searcher:
         self._sources: dict[int, Source] = {}
 
     def search(
-        self, queries: Embeddings, names: list[str], k: int, *, without: int | None = None
+        self,
+        queries: Embeddings,
+        names: list[str],
+        k: int,
+        *,
+        without: int | None = None,
+        only: Selection | None = None,
     ) -> list[SearchResults]:
         """Find the k best pictures for each query.
 
@@ -61,15 +68,17 @@ class Searcher:
             names: what each query is called in its results.
             k: how many pictures; fewer come where there are fewer.
             without: a content that must not be among them: the one that was asked with.
+            only: the pictures that may be found; None: all.
 
         Returns:
             One SearchResults per query, in order.
         """
         if not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
-        found = self._index.search(queries, k + (without is not None))
+        rows = None if only is None else only.of_contents(self._contents)  # (N,)
+        found = self._index.search(queries, k + (without is not None), only=rows)
         return [
-            SearchResults(self._hits(near, k, without), name, model=self.space.model)
+            SearchResults(self._hits(near, k, without, only), name, model=self.space.model)
             for name, near in zip(names, found, strict=True)
         ]
 
@@ -84,9 +93,9 @@ class Searcher:
             raise QueryError(f"the item has no vector of {self.space.model!r} yet; add its source again")
         return self._index.vectors(rows)
 
-    def everything(self) -> tuple[list[int], Embeddings]:
+    def everything(self, only: Selection | None = None) -> tuple[list[int], Embeddings]:
         """The id of every present item and its vector, float32 (n, dim), in order of the ids."""
-        items = [item for item in self._store.items(failed=False) if not item.missing]
+        items = [item for item in _among(self._store.items(failed=False), only) if not item.missing]
         rows = self.rows_of(np.array([item.content for item in items], np.int64))
         ids = [item.id for item, row in zip(items, rows, strict=True) if row >= 0]
         return ids, self._index.vectors(rows[rows >= 0])
@@ -104,9 +113,9 @@ class Searcher:
         """The vectors of some rows, float32, some thousands at a time, in order."""
         return (self._index.vectors(rows[i : i + ROWS_TOGETHER]) for i in range(0, len(rows), ROWS_TOGETHER))
 
-    def pictures(self) -> Iterator[Place]:
+    def pictures(self, only: Selection | None = None) -> Iterator[Place]:
         """Every file of the collection once, in order of the ids; those that could not be read too."""
-        items = [item for item in self._store.items() if not item.missing]
+        items = [item for item in _among(self._store.items(), only) if not item.missing]
         shown = Counter(item.content for item in items)
         files: set[tuple[int | None, str]] = set()  # of contents that several items show, and of failures
         for item in items:
@@ -119,13 +128,15 @@ class Searcher:
                 files.add(file)
             yield Place(item, path, source.root, partial(_read, source, item.key))
 
-    def _hits(self, near: Neighbours, k: int, without: int | None) -> tuple[Hit, ...]:
+    def _hits(self, near: Neighbours, k: int, without: int | None, only: Selection | None) -> tuple[Hit, ...]:
         contents = [int(content) for content in self._contents[near.rows]]
         items = self._store.items_of(contents)
         hits = [
             self._hit(item, float(score), known)
             for content, score in zip(contents, near.scores, strict=True)
-            for item, known in self._different(items[content])
+            for item, known in self._different(
+                [(item, known) for item, known in items[content] if only is None or only.has(item.id)]
+            )
             if content != without
         ]
         return tuple(hits[:k])
@@ -158,6 +169,10 @@ class Searcher:
             rows = self._store.sources()
             self._sources = {row.id: restore(row.kind, row.root, row.options) for row in rows}
         return self._sources[id]
+
+
+def _among(items: Iterator[ItemRow], only: Selection | None) -> Iterator[ItemRow]:
+    return (item for item in items if only is None or only.has(item.id))
 
 
 def _read(source: Source, key: str) -> "bytes | Image":

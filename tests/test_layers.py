@@ -11,10 +11,11 @@ PACKAGE = Path(__file__).parents[1] / "clipsearch"
 LAYERS = [
     {"errors"},
     {"types", "files", "faiss_check"},
-    {"exif"},
+    {"exif", "where"},
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
     {"store", "results", "progress"},
-    {"writer", "exact", "labels"},
+    {"writer", "exact", "labels", "columns"},
+    {"filters"},
     {"outcomes", "search", "upkeep"},
     {"ingest", "spaces", "labelling"},
     {"collection"},
