@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .columns import KNOWN, Column, Columns, Mask, quoted
+from .columns import ALIASES, KNOWN, Column, Columns, Mask, quoted
 from .where import AllOf, AnyOf, Comparison, Name, Node, Not, Relation, Where
 
 ORDER: dict[str, Any] = {
@@ -50,14 +50,10 @@ def select(columns: Columns, where: Where) -> Selection:
             at which character.
     """
     passing = _Judge(columns, where).verdict(where.tree).true
-    return Selection(_mask(columns.ids, passing), _mask(columns.contents, passing))
-
-
-def _mask(ids: npt.NDArray[np.int64], passing: Mask) -> Mask:
-    mask = np.zeros(ids.max(initial=0) + 2, np.bool_)
-    mask[np.where(passing, ids, len(mask) - 1)] = True  # the last is for those that do not pass
-    mask[-1] = False
-    return mask
+    items, contents = (np.zeros(of.max(initial=0) + 2, np.bool_) for of in (columns.ids, columns.contents))
+    items[columns.ids] = passing
+    contents[columns.contents[passing]] = True
+    return Selection(items, contents)
 
 
 class Verdict(NamedTuple):
@@ -130,7 +126,8 @@ class _Judge:
         if column.known.any() or name.text in KNOWN or not len(self._columns.ids):
             return column
         names = self._columns.names
-        same = [known for known in names if known.casefold() == name.text.casefold()]
+        every = dict.fromkeys([*names, *ALIASES])
+        same = [known for known in every if known.casefold() == name.text.casefold()]
         if name.text not in names and len(same) != 1:
             raise self._where.error(name.at, self._unknown(name.text, names))
         return column if name.text in names else self._columns[same[0]]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SOME_FAILED = 3  # exit code: done, but some pictures cannot be read, now or when last tried
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+where_option = click.option(
+    "--where", metavar="EXPR", help="Only pictures that are so: \"taken >= '2024' and camera = 'X100V'\"."
+)
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 
