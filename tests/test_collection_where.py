@@ -92,6 +92,7 @@ def test_remove_takes_those_that_pass_and_nothing_removes_nothing(photos):
     ids = list(photos.paths())
     assert photos.remove() == 0
     assert photos.remove(where="rating > 100") == 0
+    assert photos.remove(ids[0], where="rating = 1") == 0
     assert len(photos) == 7
     assert photos.remove(ids[0], ids[1], where="rating = 1") == 1
     assert photos.remove("set", where="tags = 'blue'") == 1
