@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import upkeep
+from .columns import Columns
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
+from .filters import Selection, select
 from .index import About, Keeper
 from .ingest import ingest
 from .labelling import classify
@@ -28,6 +30,7 @@ from .spaces import Spaces
 from .spec import as_bytes
 from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
 from .types import Embeddings, Encoder, Source, as_embeddings
+from .where import parse
 from .writer import Writer, writing
 
 
@@ -76,6 +79,7 @@ class Collection:
         self._store = Store(self.path, read_only=read_only)
         self._keeper = Keeper(self._store, allowed)
         self._held: tuple[Searcher, object] | None = None  # and the index it was made with
+        self._columns: Columns | None = None
         try:
             self._spaces = Spaces(self._store, model, device, precision)
         except ClipsearchError:
@@ -227,23 +231,28 @@ class Collection:
             absent = Failure(source.root, f"{error}; if it moved, relocate it")
             return Report(source.root, encoder.model_id, failed=[absent])
 
-    def remove(self, *what: int | str | os.PathLike[str]) -> int:
+    def remove(self, *what: int | str | os.PathLike[str], where: str | None = None) -> int:
         """Forget pictures; the files themselves are not touched.
 
         A file that is still in its source comes back with the next `add` of that source.
 
         Args:
             what: ids, paths of pictures, or folders: everything below them goes.
+            where: a condition as in `search`: only pictures that pass go; without `what`, all that do.
 
         Returns:
-            How many items were removed.
+            How many items were removed; nothing given removes none.
         """
         if wrong := [one for one in what if not isinstance(one, str | bytes | os.PathLike | Integral)]:
             raise QueryError(f"found {type(wrong[0]).__name__}; expected ids and paths, one by one")
         names = {os.fsdecode(one) for one in what if isinstance(one, str | bytes | os.PathLike)}
         paths = names | {absolute(name) for name in names}
         ids = {operator.index(one) for one in what if not isinstance(one, str | bytes | os.PathLike)}
-        return self._delete(row for row in self._items() if row[0].id in ids or _below(row[1], paths))
+        named = (row for row in self._items() if row[0].id in ids or _below(row[1], paths))
+        only = self._only(where)
+        if only is None:
+            return self._delete(named)
+        return self._delete(row for row in (named if what else self._items()) if only.has(row[0].id))
 
     def remove_missing(self) -> int:
         """Forget the pictures that are gone from their sources; return how many."""
@@ -277,9 +286,14 @@ class Collection:
         with writing(self._store) as writer, writer.transaction() as db:
             db.execute("UPDATE sources SET root = ? WHERE id = ?", (to_sql(roots[1]), row.id))
 
-    def paths(self) -> dict[int, str]:
-        """Where every present picture is, by its id, in order of the ids."""
-        return {item.id: path for item, path in self._items() if item.content and not item.missing}
+    def paths(self, *, where: str | None = None) -> dict[int, str]:
+        """Where every present picture is, by its id, in order of the ids; `where` as in `search`."""
+        only = self._only(where)
+        return {
+            item.id: path
+            for item, path in self._items()
+            if item.content and not item.missing and (only is None or only.has(item.id))
+        }
 
     def failures(self) -> list[Failure]:
         """The pictures that could not be read, with the reason, oldest first."""
@@ -318,6 +332,7 @@ class Collection:
         item: int | Hit | None = None,
         embedding: npt.ArrayLike | None = None,
         k: int = 10,
+        where: str | None = None,
     ) -> SearchResults:
         """Find the pictures most like a text, a picture, an item or a vector: exactly one of them.
 
@@ -327,6 +342,8 @@ class Collection:
             item: a hit, or the id of a picture here ("more like this"); not among its own results.
             embedding: dim numbers in the model's space, of any length but zero.
             k: how many; fewer come where there are fewer.
+            where: what a picture must be to be found, such as "taken >= '2024' and camera = 'X100V'";
+                docs/filters.md has all of it.
 
         Returns:
             Hits, best first; equal scores in the order the pictures came in. An empty collection
@@ -334,7 +351,8 @@ class Collection:
 
         Raises:
             QueryError: none or several of the four were given, the text is empty, k is not
-                positive, the item is unknown, or the vector has another dimension.
+                positive, the item is unknown, the vector has another dimension, or `where` is
+                no condition; the message says at which character.
             ImageError: the picture cannot be read.
         """
         given = {"query": query, "image": image, "item": item, "embedding": embedding}
@@ -344,22 +362,28 @@ class Collection:
         if len(given) != 1:
             raise QueryError(f"give one of query, image, item and embedding, not {list(given) or 'none'}")
         if query is not None:
-            return self.search_many([query], k=k)[0]
-        searcher = self._searcher()
+            return self.search_many([query], k=k, where=where)[0]
+        only, searcher = self._only(where), self._searcher()
         if searcher is None:
             return SearchResults((), "")
         if item is not None:
             id = item.id if isinstance(item, Hit) else item
             content = self._content(id)
             name = f"like item {id}"
-            return searcher.search(searcher.embedding(content), [name], k, kind="image", without=content)[0]
+            return searcher.search(
+                searcher.embedding(content), [name], k, kind="image", without=content, only=only
+            )[0]
         if image is not None:
             vector = encode_picture(image, self.encoder)
-            return searcher.search(vector, [picture_name(image)], k, kind="image")[0]
-        return searcher.search(as_query(embedding, searcher.space.dim), ["an embedding"], k)[0]
+            return searcher.search(vector, [picture_name(image)], k, kind="image", only=only)[0]
+        return searcher.search(as_query(embedding, searcher.space.dim), ["an embedding"], k, only=only)[0]
 
-    def search_many(self, queries: Sequence[str], *, k: int = 10) -> list[SearchResults]:
+    def search_many(
+        self, queries: Sequence[str], *, k: int = 10, where: str | None = None
+    ) -> list[SearchResults]:
         """Search for several texts at once: one pass of the text tower and one over the vectors.
+
+        `k` and `where` are as in `search`.
 
         Returns:
             One SearchResults per text, in order. No texts give an empty list.
@@ -368,23 +392,23 @@ class Collection:
             raise QueryError(f"search_many takes a list of texts, got the one text {queries!r}; use search")
         if empty := [query for query in queries if not query.strip()]:
             raise QueryError(f"a query must have words, got {empty[0]!r}")
-        searcher = self._searcher()
+        only, searcher = self._only(where), self._searcher()
         if searcher is None or not queries:
             return [SearchResults((), query) for query in queries]
-        return searcher.search(self.encode_texts(queries), list(queries), k)
+        return searcher.search(self.encode_texts(queries), list(queries), k, only=only)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
         notice_script(self.model, texts)  # the encoder does, too, but is not asked where all are cached
         return cached(self._cache_key(), texts, self._encode_texts)
 
-    def embeddings(self) -> tuple[list[int], Embeddings]:
+    def embeddings(self, *, where: str | None = None) -> tuple[list[int], Embeddings]:
         """Every picture's id and its vector, float32 (n, dim), unit rows, in order of the ids.
 
-        Before the first add the shape is (0, 0).
+        `where` as in `search`. Before the first add the shape is (0, 0).
         """
-        searcher = self._searcher()
-        return searcher.everything() if searcher else ([], np.empty((0, 0), np.float32))
+        only, searcher = self._only(where), self._searcher()
+        return searcher.everything(only) if searcher else ([], np.empty((0, 0), np.float32))
 
     def _encode_texts(self, texts: Sequence[str]) -> Embeddings:
         try:
@@ -415,6 +439,17 @@ class Collection:
             self._held = Searcher(self._store, space, self._keeper.index), now
         return self._held[0]
 
+    def _only(self, where: str | None) -> Selection | None:
+        """The pictures that pass a condition; None: there is none."""
+        if where is None:
+            return None
+        condition = parse(where)
+        with self._store.reading() as generation:
+            columns = self._columns
+            if columns is None or columns.generation != generation:
+                columns = self._columns = Columns(self._store, generation)
+            return select(columns, condition)
+
     # ------------------------------------------------------------------ labels
 
     def classify(
@@ -428,6 +463,7 @@ class Collection:
         threshold: float | None = None,
         examples: "Mapping[str, Sequence[Picture | Hit | int]] | None" = None,
         k: int | None = None,
+        where: str | None = None,
         progress: bool | None = None,
     ) -> LabelResults:
         """Say of every picture which of some labels fits it, by the vectors that are here.
@@ -445,14 +481,18 @@ class Collection:
                 are there, or other pictures, which are encoded. They correct the classifier where that
                 makes held-out ones of them likelier; `results.refined` tells. At least 10 in all.
             k: labels kept for each picture; None: 5, 20 of several, 50 of labels with groups.
+            where: label the pictures that pass this condition alone; see `search`.
             progress: show bars; None does where a terminal is watching.
 
         Returns:
-            Every picture of the collection once, in order of the ids; those that could not be read too.
+            Every picture of the collection once, in order of the ids; without `where` those that could
+            not be read too.
 
         Raises:
             LabelError: labels, templates, scores, examples or k are not to be used.
+            QueryError: `where` is no condition.
         """
+        only = self._only(where)
         names = read_labels(labels, least=1 if multi else 2)
         notice_script(self.model, names.names)  # in a template they look like English
         shown = [(label, picture) for label, some in (examples or {}).items() for picture in some]
@@ -462,6 +502,7 @@ class Collection:
             names,
             read_templates(templates),
             ((label, self._vector(picture)) for label, picture in shown),
+            only=only,
             multi=multi,
             scores=scores,
             unknown=unknown,

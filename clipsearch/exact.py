@@ -23,9 +23,7 @@ SCANNED = 16  # queries up to which reading the vectors once for each is quicker
 TOGETHER = 256  # queries multiplied at a time: their scores against a block take some 10 MB
 BLOCK = 1 << 22  # values unpacked at a time: 16 MB of float32, near the cache
 SPARE = 16  # candidates past k, so that rounding in the scan cannot cost a hit
-GATHERED = (
-    20_000  # rows that a filter leaves up to which fetching them is quicker than scanning past the others
-)
+FEW = 20_000  # rows that a filter leaves, up to which fetching them beats passing over the others
 
 
 class Piece(NamedTuple):
@@ -74,7 +72,7 @@ class ExactIndex:
         self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None
     ) -> list[npt.NDArray[np.int64]]:
         """Rows among which are the k nearest of each query, in no order."""
-        if only is not None and len(queries) <= SCANNED and np.count_nonzero(only) <= GATHERED:
+        if only is not None and len(queries) <= SCANNED and np.count_nonzero(only) <= FEW:
             return [np.flatnonzero(only if self._shown is None else only & self._shown)] * len(queries)
         pieces = self._pieces if only is None else _masked(self._pieces, only)
         wanted = min(k + SPARE, self._rows)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from .errors import LabelError
+from .filters import Selection
 from .labels import (
     Classifier,
     LabelResults,
@@ -34,6 +35,7 @@ def classify(
     templates: Templates,
     examples: Iterable[tuple[str, Embeddings]] = (),
     *,
+    only: Selection | None = None,
     multi: bool,
     scores: str,
     unknown: bool,
@@ -49,6 +51,7 @@ def classify(
         labels: what to tell apart.
         templates: what the names are put into.
         examples: names of labels, each with the vector of a picture that shows it, (1, dim).
+        only: the pictures to label; None: all.
         multi: a picture may have several labels.
         scores: what they are.
         unknown: whether a picture may be none of the labels.
@@ -69,7 +72,9 @@ def classify(
     shown = [(labels.index(name), vector) for name, vector in examples]
     refined = refine(how, np.concatenate([v for _, v in shown]), [y for y, _ in shown]) if shown else None
     how = refined.classifier if refined else how
-    told = label_pictures(searcher, how, kept, progress, model.device) if searcher else ((), joined([], kept))
+    told: tuple[tuple[Pictured, ...], Scores] = (), joined([], kept)
+    if searcher:
+        told = label_pictures(searcher, how, kept, progress, model.device, only)
     return LabelResults(labels, *told, multi, how.kind, model.name, templates.name, threshold, refined)
 
 
@@ -79,6 +84,7 @@ def label_pictures(
     k: int,
     progress: bool | None = None,
     device: Callable[[], str] = lambda: "cpu",
+    only: Selection | None = None,
 ) -> tuple[tuple[Pictured, ...], Scores]:
     """Score every picture of a collection; equal pictures share one vector, which is scored once.
 
@@ -88,12 +94,13 @@ def label_pictures(
         k: labels for each picture.
         progress: show a bar; None does where a terminal is watching.
         device: tells where to compute; asked where there is much to do.
+        only: the pictures to score; None: all.
 
     Returns:
         The pictures in order of their ids, and their scores, (n, k). A picture that could not be
         read has its reason, and scores of nan.
     """
-    places = list(searcher.pictures())
+    places = list(searcher.pictures(only))
     rows = searcher.rows_of(np.array([place.item.content or -1 for place in places], np.int64))  # (n,)
     wanted, row_of = np.unique(rows[rows >= 0], return_inverse=True)
     if len(wanted) * len(classify.vectors) > LARGE:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .decode import decode
 from .errors import ImageError, QueryError, SourceError
 from .exact import ExactIndex, Neighbours
+from .filters import Selection
 from .index import ApproximateIndex, Kind
 from .results import Hit, SearchResults
 from .segments import Box
@@ -68,6 +69,7 @@ class Searcher:
         *,
         kind: Kind = "text",
         without: int | None = None,
+        only: Selection | None = None,
     ) -> list[SearchResults]:
         """Find the k best pictures for each query.
 
@@ -77,16 +79,18 @@ class Searcher:
             k: how many pictures; fewer come where there are fewer.
             kind: what the queries are of.
             without: a content that must not be among them: the one that was asked with.
+            only: the pictures that may be found; None: all.
 
         Returns:
             One SearchResults per query, in order.
         """
         if not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
+        rows = None if only is None else only.of_contents(self._contents)  # (N,)
         wanted = self._rows_each * (k + (without is not None))  # rows that surely hold so many pictures
-        found = self._index.search(queries, wanted, kind=kind)
+        found = self._index.search(queries, wanted, only=rows, kind=kind)
         return [
-            SearchResults(self._hits(near, k, without), name, model=self.space.model)
+            SearchResults(self._hits(near, k, without, only), name, model=self.space.model)
             for name, near in zip(names, found, strict=True)
         ]
 
@@ -101,9 +105,9 @@ class Searcher:
             raise QueryError(f"the item has no vector of {self.space.model!r} yet; add its source again")
         return self._snapshot.vectors(rows)
 
-    def everything(self) -> tuple[list[int], Embeddings]:
+    def everything(self, only: Selection | None = None) -> tuple[list[int], Embeddings]:
         """The id of every present item and its vector, float32 (n, dim), in order of the ids."""
-        items = [item for item in self._store.items(failed=False) if not item.missing]
+        items = [item for item in _among(self._store.items(failed=False), only) if not item.missing]
         rows = self.rows_of(np.array([item.content for item in items], np.int64))
         ids = [item.id for item, row in zip(items, rows, strict=True) if row >= 0]
         return ids, self._snapshot.vectors(rows[rows >= 0])
@@ -119,13 +123,12 @@ class Searcher:
 
     def blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[Embeddings]:
         """The vectors of some rows, float32, some thousands at a time, in order."""
-        return (
-            self._snapshot.vectors(rows[i : i + ROWS_TOGETHER]) for i in range(0, len(rows), ROWS_TOGETHER)
-        )
+        starts = range(0, len(rows), ROWS_TOGETHER)
+        return (self._snapshot.vectors(rows[i : i + ROWS_TOGETHER]) for i in starts)
 
-    def pictures(self) -> Iterator[Place]:
+    def pictures(self, only: Selection | None = None) -> Iterator[Place]:
         """Every file of the collection once, in order of the ids; those that could not be read too."""
-        items = [item for item in self._store.items() if not item.missing]
+        items = [item for item in _among(self._store.items(), only) if not item.missing]
         shown = Counter(item.content for item in items)
         files: set[tuple[int | None, str]] = set()  # of contents that several items show, and of failures
         for item in items:
@@ -138,7 +141,7 @@ class Searcher:
                 files.add(file)
             yield Place(item, path, source.root, partial(_read, source, item.key))
 
-    def _hits(self, near: Neighbours, k: int, without: int | None) -> tuple[Hit, ...]:
+    def _hits(self, near: Neighbours, k: int, without: int | None, only: Selection | None) -> tuple[Hit, ...]:
         contents, first = np.unique(self._contents[near.rows], return_index=True)  # of its rows the best one
         contents, first = contents[np.argsort(first)][: k + 1], np.sort(first)[: k + 1]
         boxes = self._snapshot.boxes(near.rows[first])
@@ -146,7 +149,7 @@ class Searcher:
         hits = [
             self._hit(item, float(score), known, box)
             for content, score, box in zip(contents, near.scores[first], boxes, strict=True)
-            for item, known in self._different(items[int(content)])
+            for item, known in self._different(_of(items[int(content)], only))
             if content != without
         ]
         return tuple(hits[:k])
@@ -180,6 +183,14 @@ class Searcher:
             rows = self._store.sources()
             self._sources = {row.id: restore(row.kind, row.root, row.options) for row in rows}
         return self._sources[id]
+
+
+def _among(items: Iterator[ItemRow], only: Selection | None) -> Iterator[ItemRow]:
+    return (item for item in items if only is None or only.has(item.id))
+
+
+def _of(items: list[Known], only: Selection | None) -> list[Known]:
+    return [(item, known) for item, known in items if only is None or only.has(item.id)]
 
 
 def _read(source: Source, key: str) -> "bytes | Image":

@@ -7,6 +7,7 @@ snapshot, whatever a writer does meanwhile. writer.py is the other half.
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -185,14 +186,19 @@ class Store:
                     raise DamagedError(f"{error.filename} is gone; run `clipsearch verify`") from error
 
     def _read_state(self, space: Space) -> tuple[int, list[SegmentRow], list[int]]:
-        self.db.execute("BEGIN")
-        try:
-            generation = self.generation()
+        with self.reading() as generation:
             segments = self.segments(space)
             hidden = self.rows("SELECT id FROM contents WHERE shown = 0")
+        return generation, segments, [content for (content,) in hidden]
+
+    @contextmanager
+    def reading(self) -> Iterator[int]:
+        """Let everything that this thread reads inside be of one moment; yields its generation."""
+        self.db.execute("BEGIN")
+        try:
+            yield self.generation()
         finally:
             self.db.rollback()  # nothing was written: this only lets go
-        return generation, segments, [content for (content,) in hidden]
 
     def segments(self, space: Space) -> list[SegmentRow]:
         """A space's segments, in the order of its rows."""

@@ -204,6 +204,24 @@ def test_an_item_that_is_not_there_is_an_error(photos: Path) -> None:
     assert "has the id 4711" in run("search", photos, "--item", 4711, code=1).stderr
 
 
+def test_a_search_with_a_condition_finds_what_passes(photos: Path, pictures: Path, cache: None) -> None:
+    found = run("search", photos, "red", "--where", "key like '%e.png' and path like '%/pictures/_%'").stdout
+    assert [line.split("\t")[1] for line in found.splitlines()] == [
+        str(pictures / name) for name in ("orange.png", "blue.png")
+    ]
+    nothing = run("search", photos, "red", "--where", "width > 8")
+    assert nothing.stdout == ""
+    assert "nothing passes --where width > 8" in nothing.stderr
+    assert json.loads(run("search", photos, "red", "--where", "width > 8", "--json").stdout) == []
+
+
+def test_a_condition_that_is_none_is_one_line_that_names_the_character(photos: Path) -> None:
+    for command in (["search", photos, "red"], ["search", photos], ["remove", photos]):
+        error = run(*command, "--where", "width >\n", code=1).stderr
+        assert error.startswith("clipsearch: where, at character 9 of [width >\\n]: found the end, expected")
+        assert error.count("\n") == 1
+
+
 def test_search_writes_a_page_and_tells_where(photos: Path, tmp_path: Path, cache: None) -> None:
     page = tmp_path / "red.html"
     assert run("search", photos, "red", "--html", page).stdout == f"{shown(page)}\n"
@@ -355,6 +373,15 @@ def test_remove_takes_ids_folders_and_what_is_missing(
         collection.add(pictures, exclude=["red.png", "sea"], progress=False)
     assert json.loads(run("remove", photos, "--missing", "--json").stdout) == {"removed": 1}
     assert json.loads(run("info", photos, "--json").stdout)["pictures"] == 1
+
+
+def test_remove_takes_what_passes_a_condition(photos: Path, pictures: Path) -> None:
+    none = run("remove", photos, "--where", "width > 8", code=1).stderr
+    assert "nothing passes --where width > 8; nothing was removed" in none
+    none = run("remove", photos, pictures / "sea", "--where", "key = 'red.png'", code=1).stderr
+    assert "nothing was removed" in none
+    assert "removed 1 picture" in run("remove", photos, pictures, "--where", "key = 'red.png'").stdout
+    assert "removed 3 pictures" in run("remove", photos, "--where", "height = 8").stdout
 
 
 def test_removing_what_is_not_there_is_an_error(photos: Path) -> None:

@@ -115,6 +115,16 @@ def test_a_collection_is_labelled_without_reading_a_picture(pictures: Path, tmp_
     assert told.splitlines() == [f"sea\t{pictures / 'sea' / '1.png'}"]
 
 
+def test_only_what_passes_a_condition_is_labelled(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels.csv"
+    with Collection(tmp_path / "c", model="builtin") as photos:
+        photos.add(pictures)
+    for source in (pictures, tmp_path / "c"):
+        label(source, "--out", out, "--where", "key like 'sea/%'", code=0)
+        assert [row["path"] for row in table(out)] == [str(pictures / "sea" / "1.png")]
+    assert "nothing passes --where width > 64" in label(pictures, "--where", "width > 64", code=0).stderr
+
+
 def test_the_truth_is_measured_and_a_page_written(pictures: Path, tmp_path: Path) -> None:
     told = label(pictures, "--no-unknown", "--truth", "folder", "--html", tmp_path / "page.html").stdout
 

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,3 +112,37 @@ def test_a_gpu_wheel_overwritten_by_the_other_is_noticed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ClipsearchError, match=r"overwritten by faiss-cpu.*--no-deps 'faiss-gpu-cuvs>="):
         load_faiss()
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+@pytest.mark.parametrize("count", [1, 3, 20])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+def test_among_some_rows_it_agrees_with_brute_force_over_these(way, monkeypatch, few, count, share):
+    monkeypatch.setattr(exact, "FEW", few)
+    snap = snapshot((1, 300, 40, 7), hidden=range(1, 60))
+    rng = np.random.default_rng(5)
+    only = rng.random(len(snap)) < share
+    passing = replace(snap, hidden=np.union1d(snap.hidden, snap.contents[~only]))
+    queries = as_embeddings(rng.standard_normal((count, DIM)))
+
+    index = ExactIndex(snap)
+    found = index.search(queries, 9, only=only)
+
+    for query, near in zip(queries, found, strict=True):
+        rows, scores = brute_force(passing, query, 9)
+        np.testing.assert_array_equal(near.rows, rows)
+        np.testing.assert_allclose(near.scores, scores, atol=2e-6)
+    np.testing.assert_array_equal(index.search(queries, 9)[0].rows, brute_force(snap, queries[0], 9)[0])
+
+
+def test_among_some_rows_equal_scores_stay_in_row_order(way):
+    vectors = np.tile(as_embeddings(np.ones((1, DIM))), (30, 1))
+    only = np.arange(30) % 2 == 1
+    near = ExactIndex(snapshot((30,), vectors=vectors)).search(vectors[:1], 4, only=only)[0]
+    np.testing.assert_array_equal(near.rows, [1, 3, 5, 7])
+
+
+def test_among_no_rows_nothing_is_found(way):
+    for snap in (snapshot((3,)), snapshot(())):
+        near = ExactIndex(snap).search(np.ones((1, DIM), np.float32), 5, only=np.zeros(len(snap), bool))[0]
+        assert near.rows.shape == near.scores.shape == (0,)

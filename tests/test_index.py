@@ -402,7 +402,7 @@ def test_a_search_with_a_mask_finds_what_passes(photos):
 
 def test_past_what_is_looked_at_a_mask_widens_the_search(photos, monkeypatch):
     photos.build_index("IVF64,Flat", progress=False)
-    monkeypatch.setattr(approximate, "GATHERED", 10)
+    monkeypatch.setattr(approximate, "FEW", 10)
     monkeypatch.setattr(approximate, "LOOKED_AT", 0)
     index, exact = approximate_index(photos), ExactIndex(photos._store.snapshot(photos._spaces.in_use()))
     queries = photos.encode_texts(TEXTS)

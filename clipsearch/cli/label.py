@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from ..render import printable
-from .output import SOME_FAILED, counted, emit, examples, existing, json_option, note, shown
+from .output import SOME_FAILED, counted, emit, examples, existing, json_option, note, shown, where_option
 
 if TYPE_CHECKING:
     from ..collection import Collection
@@ -59,6 +59,7 @@ WORK = ".clipsearch"  # ending of the folder of vectors beside --out while a run
 @click.option(
     "--unknown/--no-unknown", default=True, show_default=True, help="Let a picture be none of these."
 )
+@where_option
 @click.option("--model", metavar="M", help="See `clipsearch models`; pictures of a SOURCE get siglip2-b16.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps.")
 @click.option("--precision", default="auto", show_default=True, metavar="P", help="fp32, bf16, fp16.")
@@ -92,6 +93,7 @@ def label(
     scores: str,
     threshold: float | None,
     unknown: bool,
+    where: str | None,
     model: str | None,
     device: str,
     precision: str,
@@ -125,8 +127,15 @@ def label(
         raise click.UsageError("--by-group needs a group of the labels: a column of a --labels file")
     with _photos(Path(source), source, out or sheet, model, device, precision) as photos:
         results = photos.classify(
-            names, templates=put, multi=multi, scores=scores, unknown=unknown, threshold=threshold
+            names,
+            templates=put,
+            multi=multi,
+            scores=scores,
+            unknown=unknown,
+            threshold=threshold,
+            where=where,
         )
+        _note_none(results, where)
         results = results.by_group() if by_group else results
         if sheet:
             results = _checked(results, sheet, review, target, more) or _wait(ctx, sheet, more)
@@ -147,6 +156,11 @@ def label(
             click.echo(evaluation.summary())
     if any(picture.reason for picture in results.pictures):
         ctx.exit(SOME_FAILED)
+
+
+def _note_none(results: "LabelResults", where: str | None) -> None:
+    if where is not None and not results.pictures:
+        note(f"nothing passes --where {printable(where)}")
 
 
 def _names(labels: str, least: int) -> "LabelSet":

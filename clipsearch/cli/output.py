@@ -20,6 +20,9 @@ SOME_FAILED = 3  # exit code: done, but some pictures cannot be read, now or whe
 KINDS = {"text": "words", "image": "pictures"}  # what people ask with
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+where_option = click.option(
+    "--where", metavar="EXPR", help="Only pictures that are so: \"taken >= '2024' and camera = 'X100V'\"."
+)
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 

@@ -9,7 +9,17 @@ import click
 
 from ..errors import ClipsearchError
 from ..render import printable
-from .output import counted, emit, examples, existing, folder_argument, json_option, note, shown
+from .output import (
+    counted,
+    emit,
+    examples,
+    existing,
+    folder_argument,
+    json_option,
+    note,
+    shown,
+    where_option,
+)
 
 if TYPE_CHECKING:
     from ..collection import Collection
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
     epilog=examples(
         'clipsearch search photos.clipsearch "a dog running on grass" -k 20',
         "clipsearch search photos.clipsearch --image beach.jpg --html beach.html",
+        """clipsearch search photos.clipsearch "a dog" --where "width >= 4000 and taken >= '2024-06'\"""",
     )
 )
 @folder_argument
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
     help="Find pictures like this file.",
 )
 @click.option("--item", metavar="ID", type=int, help="Find pictures like this one of DIR.")
+@where_option
 @click.option("--html", metavar="F", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
 @click.option("--reveal", is_flag=True, help="Show absolute paths and GPS on that page.")
 @click.option("--model", metavar="M", help="Search the vectors of this model, where DIR has several.")
@@ -44,6 +56,7 @@ def search(
     k: int,
     image: Path | None,
     item: int | None,
+    where: str | None,
     html: Path | None,
     reveal: bool,
     model: str | None,
@@ -60,15 +73,17 @@ def search(
     _check_usage(len(asked), as_json, html, reveal)
     with existing(folder, read_only=True, model=model) as photos:
         if not asked:
-            return _converse(photos, k)
-        results = photos.search(query, image=image, item=item, k=k)
+            return _converse(photos, k, where)
+        results = photos.search(query, image=image, item=item, k=k, where=where)
         if as_json:
             emit(results.to_dicts())
         elif not html or sys.stdout.isatty():
             show(results)
         if html:
             click.echo(shown(results.to_html(html, reveal=reveal)))
-        if not results:
+        if not results and where is not None and len(photos):
+            note(f"nothing found: nothing passes --where {printable(where)}")
+        elif not results:
             note(f"nothing found: {shown(folder)} has no pictures yet; clipsearch index SOURCE --to {folder}")
 
 
@@ -95,14 +110,17 @@ def _check_usage(asked: int, as_json: bool, html: Path | None, reveal: bool) -> 
         raise click.UsageError("--reveal goes with --html.")
 
 
-def _converse(photos: "Collection", k: int) -> None:
+def _converse(photos: "Collection", k: int, where: str | None) -> None:
     """Answer queries until an empty line or the end of the input."""
+    count = counted(len(photos), "picture")
+    if where is not None:  # what is wrong with it is told before a model is loaded
+        count = f"{len(photos.paths(where=where)):,} of {count}"
     note(f"loading {printable(photos.model)} …")
     photos.encoder.encode_texts(["a photo"])  # the first call is a slow one
-    note(f"{counted(len(photos), 'picture')}; an empty line leaves")
+    note(f"{count}; an empty line leaves")
     while query := _ask():
         try:
-            show(photos.search(query, k=k))
+            show(photos.search(query, k=k, where=where))
         except ClipsearchError as error:
             click.echo(f"clipsearch: {printable(str(error))}", err=True)
         click.echo()

@@ -7,7 +7,18 @@ import click
 
 from ..errors import CollectionError
 from ..render import printable
-from .output import counted, describe, emit, examples, existing, folder_argument, json_option, shown, size
+from .output import (
+    counted,
+    describe,
+    emit,
+    examples,
+    existing,
+    folder_argument,
+    json_option,
+    shown,
+    size,
+    where_option,
+)
 
 
 @click.command(
@@ -104,29 +115,36 @@ def compact(folder: Path, as_json: bool) -> None:
 
 @click.command(
     epilog=examples(
-        "clipsearch remove photos.clipsearch ~/Photos/drafts", "clipsearch remove photos.clipsearch --missing"
+        "clipsearch remove photos.clipsearch ~/Photos/drafts",
+        "clipsearch remove photos.clipsearch --missing",
+        'clipsearch remove photos.clipsearch --where "width < 200 and height < 200"',
     )
 )
 @folder_argument
 @click.argument("what", nargs=-1, metavar="[PATH|ID]...")
+@where_option
 @click.option("--missing", is_flag=True, help="All pictures that are gone from their sources.")
 @click.option("--model", metavar="M", help="The vectors of a model that is not in use, instead of pictures.")
 @json_option
-def remove(folder: Path, what: tuple[str, ...], missing: bool, model: str | None, as_json: bool) -> None:
-    """Forget pictures: by path, by id, or all below a folder.
+def remove(
+    folder: Path, what: tuple[str, ...], where: str | None, missing: bool, model: str | None, as_json: bool
+) -> None:
+    """Forget pictures: by path, id, folder or condition.
 
-    The files themselves are not touched. One that is still in its source comes back with the next
-    `clipsearch index`.
+    A folder means all below it; with --where too, those that pass. The files themselves are not
+    touched. One that is still in its source comes back with the next `clipsearch index`.
     """
-    if sum([bool(what), missing, model is not None]) != 1:
-        raise click.UsageError("give PATHs or IDs, or one of --missing and --model.")
+    if sum([bool(what) or where is not None, missing, model is not None]) != 1:
+        raise click.UsageError("give PATHs or IDs, or --where, or one of --missing and --model.")
     with existing(folder) as photos:
         if model is not None:
             photos.drop_model(model)
             return _say({"removed": model}, f"removed the vectors of {printable(model)}", as_json)
-        count = photos.remove_missing() if missing else photos.remove(*map(_named, what))
-    if what and not count:
-        raise CollectionError(f"none of {list(what)} is in {folder}; nothing was removed")
+        count = photos.remove_missing() if missing else photos.remove(*map(_named, what), where=where)
+    if not (count or missing):
+        none = f"none of {list(what)} is in {folder}" if what else "nothing"
+        passes = "" if where is None else f"{' or' if what else ''} passes --where {where}"
+        raise CollectionError(f"{none}{passes}; nothing was removed")
     _say({"removed": count}, f"removed {counted(count, 'picture')}", as_json)
 
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..exact import GATHERED, ExactIndex, Neighbours, both, packed, rescore
+from ..exact import FEW, ExactIndex, Neighbours, both, packed, rescore
 from ..store import Snapshot
 from ..types import Embeddings
 from .published import Published, Tuned
@@ -81,7 +81,7 @@ class ApproximateIndex:
         return int(np.count_nonzero(only if self._snapshot.shown is None else only & self._snapshot.shown))
 
     def _few(self, passing: int) -> bool:
-        return passing <= GATHERED or 2 * passing * self._snapshot.space.dim <= LOOKED_AT
+        return passing <= FEW or 2 * passing * self._snapshot.space.dim <= LOOKED_AT
 
     def _candidates(
         self, queries: Embeddings, k: int, dials: Tuned, only: npt.NDArray[np.bool_] | None

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/text_recall.py PHOTOS [--rows 100000] [--seeds 100] [--target 0.95] [--work DIR]
 
-PHOTOS holds folders of photos, and captions beside some of them (`ID.jpg`, `ID.txt` with one a
-line), as Flickr8k. Each photo is encoded by the built-in model as a whole and as two crops. Each seed takes `rows` of
-these vectors, builds ivf-pq-fastscan of them, tunes it on the captions that ship with clipsearch, and asks 1,000
-captions of the photos. Beside it the same index tuned on stored vectors, as is usual. Prints recall@10
-on both kinds of queries for each seed, and how often it is at least the target less 0.01.
+PHOTOS holds folders of photos, and captions beside some of them (`ID.jpg`, `ID.txt` with one a line),
+as Flickr8k. Each photo is encoded by the built-in model as a whole and as two crops. Each seed takes
+`rows` of these vectors, builds ivf-pq-fastscan of them, tunes it on the captions that ship with
+clipsearch, and asks 1,000 captions of the photos. Beside it the same index tuned on stored vectors,
+as is usual. Prints recall@10 of both for each seed, and how often the promise held: at least the
+target less 0.01.
 """
 
 import argparse
