@@ -45,7 +45,7 @@ class ExactIndex:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._dim = snapshot.space.dim
-        self._pieces = list(_pieces(snapshot))
+        self._pieces = list(pieces(snapshot))
         self._rows = len(snapshot)
 
     def search(self, queries: Embeddings, k: int) -> list[Neighbours]:
@@ -110,7 +110,7 @@ class ExactIndex:
         return out
 
 
-def _pieces(snapshot: Snapshot) -> Iterator[Piece]:
+def pieces(snapshot: Snapshot) -> Iterator[Piece]:
     """The snapshot's segments, each with the rows that may be found."""
     start = 0
     for segment in snapshot.segments:

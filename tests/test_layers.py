@@ -15,6 +15,7 @@ LAYERS = [
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
     {"store", "results", "progress"},
     {"writer", "exact", "labels"},
+    {"gpu"},
     {"outcomes", "search", "upkeep"},
     {"ingest", "spaces", "labelling"},
     {"collection"},
