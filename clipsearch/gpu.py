@@ -98,8 +98,9 @@ class DeviceIndex:
         """
         if not self._rows:
             return [Neighbours(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
-        mask = None if shown is None else self._mask.clone()
-        if mask is not None and shown is not None:
+        mask = None
+        if shown is not None:
+            mask = self._mask.clone()
             mask[: len(shown)] |= _there(~shown, mask)
         parts = [queries[i : i + QUERIES] for i in range(0, len(queries), QUERIES)]
         return [near for part in parts for near in self._search(part, k, mask)]
@@ -292,17 +293,12 @@ def _largest(scores: "torch.Tensor", *, wanted: int) -> Found:
     scores once, where topk reads all of them several times.
     """
     if wanted * GROUP >= scores.shape[1]:
-        return _top(scores, wanted)
+        return scores.topk(min(wanted, scores.shape[1]))
     groups = scores.view(len(scores), -1, GROUP)  # (q, n / GROUP, GROUP)
     _, which = groups.amax(2).topk(wanted)
     inside = groups.gather(1, which[:, :, None].expand(-1, -1, GROUP)).flatten(1)  # (q, wanted * GROUP)
     found, places = inside.topk(wanted)
     return found, which.gather(1, places // GROUP) * GROUP + places % GROUP
-
-
-def _top(scores: "torch.Tensor", wanted: int) -> Found:
-    found, places = scores.topk(min(wanted, scores.shape[1]))
-    return found, places
 
 
 def _reaching(scores: "torch.Tensor", *, floors: "torch.Tensor") -> Found:
