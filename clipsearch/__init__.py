@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .errors import DamagedError as DamagedError
     from .errors import ImageError as ImageError
     from .errors import LabelError as LabelError
+    from .errors import LayoutError as LayoutError
     from .errors import LockedError as LockedError
     from .errors import MissingExtraError as MissingExtraError
     from .errors import ModelError as ModelError
@@ -53,6 +54,7 @@ _HOMES = {
     "Label": "labels",
     "LabelError": "errors",
     "LabelResults": "labels",
+    "LayoutError": "errors",
     "LockedError": "errors",
     "MissingExtraError": "errors",
     "ModelError": "errors",

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from . import upkeep
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
-from .errors import ClipsearchError, CollectionError, ModelError, QueryError, SourceError
+from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
+from .index import About, Keeper
+from .index import drop as drop_index
 from .ingest import ingest
 from .labelling import classify
 from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, TextModel, read_labels, read_templates
@@ -24,7 +26,7 @@ from .results import Hit, SearchResults
 from .search import Picture, Searcher, as_query, encode_picture, picture_name
 from .sources import IteratorSource, ListSource, SourceSpec, absolute, open_source, restore
 from .spaces import Spaces
-from .spec import index_for
+from .spec import as_bytes
 from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
 from .types import Embeddings, Encoder, Source, as_embeddings
 from .writer import Writer, writing
@@ -44,6 +46,7 @@ class Collection:
         *,
         device: str = "auto",
         precision: str = "auto",
+        memory: int | str | None = None,
         read_only: bool = False,
     ) -> None:
         """Open the collection at `path`, or make one there.
@@ -54,6 +57,8 @@ class Collection:
                 None: the one it was made with, or siglip2-b16 for a new one.
             device: "auto", "cpu", "cuda", "cuda:1", "mps".
             precision: "auto", "fp32", "bf16", "fp16".
+            memory: what an index chosen by "auto" may take of it: bytes, or a text such as "4GB".
+                None: what it needs, about a quarter of a byte for each number of each vector.
             read_only: it must exist, and nothing is written into it.
 
         Raises:
@@ -62,6 +67,7 @@ class Collection:
             ModelMismatchError: the collection was made with another model.
         """
         self.path = Path(absolute(path))
+        allowed = None if memory is None else as_bytes(memory)
         if not (is_collection(self.path) or read_only):
             refuse_other_things(self.path)
             # A model that is not to be had is an error before there is a new folder.
@@ -69,7 +75,8 @@ class Collection:
             model = load_encoder(wanted, device=device, precision=precision)
             Store.create(self.path).close()
         self._store = Store(self.path, read_only=read_only)
-        self._held: Searcher | None = None
+        self._keeper = Keeper(self._store, allowed)
+        self._held: tuple[Searcher, object] | None = None  # and the index it was made with
         try:
             self._spaces = Spaces(self._store, model, device, precision)
         except ClipsearchError:
@@ -77,7 +84,8 @@ class Collection:
             raise
 
     def close(self) -> None:
-        """Close the files. A collection that was closed opens them again when used."""
+        """Wait for an index that is being built, and close the files; the next use opens them again."""
+        self._keeper.wait()
         self._store.close()
 
     def __enter__(self) -> "Collection":
@@ -141,10 +149,13 @@ class Collection:
                 "and add the model again"
             )
         self._spaces.use(space, None if isinstance(model, str | os.PathLike) else model)
+        self._keep_index()
 
     def drop_model(self, model: AnyModel) -> None:
         """Delete the vectors of a model that is not in use."""
-        self._spaces.drop(self._spaces.find(model))
+        space = self._spaces.find(model)
+        self._spaces.drop(space)
+        drop_index(self._store, space)
 
     # ------------------------------------------------------------------ pictures in and out
 
@@ -176,7 +187,7 @@ class Collection:
             LockedError: another process is writing to the collection.
         """
         opened = open_source(source, exclude=exclude)
-        return ingest(
+        report = ingest(
             self._store,
             self._spaces.of_encoder,
             opened,
@@ -185,6 +196,8 @@ class Collection:
             batch_size=batch_size,
             progress=progress,
         )
+        self._keep_index(progress)
+        return report
 
     def refresh(self, *, retry_failed: bool = False, progress: bool | None = None) -> list[Report]:
         """Bring the collection up to date with every source that can be looked through again.
@@ -197,7 +210,11 @@ class Collection:
         if self._spaces.in_use() is None:
             return []
         encoder, space = self.encoder, self._spaces.of_encoder
-        return [self._refresh(source, space, encoder, progress, retry_failed) for source in self._relisted()]
+        reports = [
+            self._refresh(source, space, encoder, progress, retry_failed) for source in self._relisted()
+        ]
+        self._keep_index(progress)
+        return reports
 
     def _refresh(
         self,
@@ -240,6 +257,7 @@ class Collection:
         with writing(self._store) as writer, writer.transaction() as db:
             db.executemany("DELETE FROM items WHERE id = ?", ids)
             db.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM items)")
+        self._keep_index()
         return len(ids)
 
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
@@ -336,9 +354,11 @@ class Collection:
         if item is not None:
             id = item.id if isinstance(item, Hit) else item
             content = self._content(id)
-            return searcher.search(searcher.embedding(content), [f"like item {id}"], k, without=content)[0]
+            name = f"like item {id}"
+            return searcher.search(searcher.embedding(content), [name], k, kind="image", without=content)[0]
         if image is not None:
-            return searcher.search(encode_picture(image, self.encoder), [picture_name(image)], k)[0]
+            vector = encode_picture(image, self.encoder)
+            return searcher.search(vector, [picture_name(image)], k, kind="image")[0]
         return searcher.search(as_query(embedding, searcher.space.dim), ["an embedding"], k)[0]
 
     def search_many(self, queries: Sequence[str], *, k: int = 10) -> list[SearchResults]:
@@ -393,10 +413,10 @@ class Collection:
         space = self._spaces.in_use()
         if space is None:
             return None
-        held = self._held
-        if held is None or held.space != space or held.generation != self._store.generation():
-            held = self._held = Searcher(self._store, space)
-        return held
+        now = (space, self._store.generation(), self._keeper.stamp(space))
+        if self._held is None or self._held[1] != now:
+            self._held = Searcher(self._store, space, self._keeper.index), now
+        return self._held[0]
 
     # ------------------------------------------------------------------ labels
 
@@ -471,6 +491,59 @@ class Collection:
         space = self._spaces.in_use()
         return (space.model, space.dim, space.fingerprint) if space else ("", 0, "")
 
+    # ------------------------------------------------------------------ index
+
+    def build_index(
+        self,
+        layout: str | None = None,
+        *,
+        target_recall: float | None = None,
+        queries: Sequence[str] | None = None,
+        progress: bool | None = None,
+    ) -> About:
+        """Build the index that searches go through; until it is there they go on as before.
+
+        By itself a collection looks at every vector up to 1 GB of them; past that, `add` has an index
+        built in the background, and built anew when a tenth of the vectors is not in it or much of it
+        was removed. This is for another layout, or for now.
+
+        Args:
+            layout: "auto", "exact", another name that `clipsearch indexes` lists, or a FAISS factory
+                string; kept for later builds. None: as the last time, "auto" at first.
+            target_recall: the share of the true ten best that is to be found for a text, and for a
+                picture; it is tuned until it surely is (95 %). None: as the last time, 0.95 at first.
+            queries: texts to tune on, such as are asked here; None: captions that come with clipsearch.
+            progress: show a bar; None does where a terminal is watching.
+
+        Returns:
+            What was built, and what it finds; `clipsearch info` tells it too.
+
+        Raises:
+            LayoutError: the layout is unknown, does not fit these vectors or there are too few of them.
+            LockedError: an index is being built.
+            CollectionError: there are no vectors yet, or the folder cannot be written.
+        """
+        space = self._spaces.in_use()
+        if self._store.read_only or space is None:
+            state = "was opened read-only" if self._store.read_only else "has no vectors yet; add pictures"
+            raise CollectionError(f"{self.path} {state}")
+        if target_recall is not None and not 0 < target_recall < 1:
+            raise LayoutError(f"target_recall is a share such as 0.95, below 1, got {target_recall!r}")
+        self._keeper.wait()
+        return self._keeper.build(
+            space,
+            self.encode_texts,
+            wanted=layout,
+            target_recall=target_recall,
+            queries=queries,
+            progress=progress,
+        )
+
+    def _keep_index(self, progress: bool | None = None) -> None:
+        """Have the index built in the background when it is due."""
+        if space := self._spaces.in_use():
+            self._keeper.build_when_due(space, self.encode_texts, progress=progress)
+
     # ------------------------------------------------------------------ upkeep
 
     def verify(self) -> upkeep.Verification:
@@ -479,7 +552,9 @@ class Collection:
 
     def compact(self) -> upkeep.Compaction:
         """Rewrite the vectors in few large files, without those that no item needs."""
-        return upkeep.compact(self._store)
+        done = upkeep.compact(self._store)
+        self._keep_index()
+        return done
 
     def info(self) -> dict[str, Any]:
         """What is in the collection, as JSON values."""
@@ -502,8 +577,8 @@ class Collection:
             "vectors": len(snapshot),
             "shown": len(np.setdiff1d(contents, snapshot.hidden)),
             "segments": len(snapshot.segments),
-            "bytes": (size := sum(segment.vectors.nbytes for segment in snapshot.segments)),
-            "index": index_for(size).name,
+            "bytes": sum(segment.vectors.nbytes for segment in snapshot.segments),
+            "index": self._keeper.describe(snapshot),
             "fingerprint": space.fingerprint,
         }
 

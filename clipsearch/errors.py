@@ -4,6 +4,7 @@ ClipsearchError
  ├─ ImageError            one picture cannot be read; the reason is the message
  ├─ SourceError           a place to take pictures from is absent, empty or not understood
  ├─ QueryError            a query is not one clipsearch can answer
+ ├─ LayoutError           an index layout is unknown or cannot be built
  ├─ LabelError            labels, prompt templates or answers that clipsearch cannot use
  ├─ ModelError            a model is unknown or cannot be loaded whole
  │   └─ ModelMismatchError   its vectors are not comparable with the collection's
@@ -32,6 +33,10 @@ class SourceError(ClipsearchError):
 
 class QueryError(ClipsearchError):
     """A query is not one clipsearch can answer."""
+
+
+class LayoutError(ClipsearchError):
+    """An index layout is unknown or cannot be built."""
 
 
 class LabelError(ClipsearchError):

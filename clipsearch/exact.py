@@ -23,6 +23,9 @@ SCANNED = 16  # queries up to which reading the vectors once for each is quicker
 TOGETHER = 256  # queries multiplied at a time: their scores against a block take some 10 MB
 BLOCK = 1 << 22  # values unpacked at a time: 16 MB of float32, near the cache
 SPARE = 16  # candidates past k, so that rounding in the scan cannot cost a hit
+GATHERED = (
+    20_000  # rows that a filter leaves up to which fetching them is quicker than scanning past the others
+)
 
 
 class Piece(NamedTuple):
@@ -41,82 +44,84 @@ class Neighbours(NamedTuple):
 
 
 class ExactIndex:
-    """Searches a snapshot by looking at every vector."""
+    """Searches a snapshot, or some of its rows, by looking at every vector."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._dim = snapshot.space.dim
-        self._pieces = list(pieces(snapshot))
-        self._rows = len(snapshot)
+    def __init__(self, snapshot: Snapshot, rows: npt.NDArray[np.bool_] | None = None) -> None:
+        """Take the shown rows of a snapshot, or those of them that a mask `rows`, (N,), allows."""
+        self._snapshot, self._dim = snapshot, snapshot.space.dim
+        self._shown = both(snapshot.shown, rows)  # (N,); None: all
+        self._pieces = list(_pieces(snapshot, self._shown))
+        self._rows = sum(len(piece.vectors) for piece in self._pieces)
 
-    def search(self, queries: Embeddings, k: int) -> list[Neighbours]:
+    def search(
+        self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None, kind: str = "text"
+    ) -> list[Neighbours]:
         """Find the k nearest shown rows of each query.
 
         Args:
             queries: float32 (q, dim), unit rows.
             k: how many; fewer come where fewer are shown.
+            only: (N,) the rows that may be found; None: all.
+            kind: what the queries are of, which makes no difference here.
 
         Returns:
             One Neighbours per query, in order. No queries give an empty list.
         """
+        candidates = self.candidates(queries, k, only=only)
+        return [rescore(self._snapshot, *pair, k) for pair in zip(queries, candidates, strict=True)]
+
+    def candidates(
+        self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None
+    ) -> list[npt.NDArray[np.int64]]:
+        """Rows among which are the k nearest of each query, in no order."""
+        if only is not None and len(queries) <= SCANNED and np.count_nonzero(only) <= GATHERED:
+            return [np.flatnonzero(only if self._shown is None else only & self._shown)] * len(queries)
+        pieces = self._pieces if only is None else _masked(self._pieces, only)
         wanted = min(k + SPARE, self._rows)
         if not wanted:
-            return [Neighbours(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+            return [np.empty(0, np.int64) for _ in queries]
         if self._rows * self._dim <= SMALL or len(queries) > SCANNED:
             parts = [queries[i : i + TOGETHER] for i in range(0, len(queries), TOGETHER)]
-            candidates = [rows for part in parts for rows in self._multiply(part, wanted)]
-        else:
-            candidates = [self._scan(query, wanted) for query in queries]
-        return [self._rescore(query, rows, k) for query, rows in zip(queries, candidates, strict=True)]
-
-    def _multiply(self, queries: Embeddings, wanted: int) -> list[npt.NDArray[np.int64]]:
-        """Candidates of many queries, unpacking each block of vectors once."""
-        best = np.full((len(queries), wanted), -np.inf, np.float32)  # (q, wanted)
-        rows = np.full((len(queries), wanted), -1, np.int64)
-        step = max(1, BLOCK // self._dim)
-        unpacked = np.empty((step, self._dim), np.float32)
-        for start, vectors, shown in _split(self._pieces, step):
-            block = unpacked[: len(vectors)]  # (b, dim)
-            np.copyto(block, vectors)
-            scores = queries @ block.T  # (q, b)
-            if shown is not None:
-                scores[:, ~shown] = -np.inf
-            numbers = np.broadcast_to(np.arange(start, start + len(block)), scores.shape)
-            scores, numbers = np.hstack([best, scores]), np.hstack([rows, numbers])  # (q, wanted + b)
-            top = np.argpartition(-scores, wanted - 1, axis=1)[:, :wanted]
-            best, rows = np.take_along_axis(scores, top, 1), np.take_along_axis(numbers, top, 1)
-        return [row[score > -np.inf] for row, score in zip(rows, best, strict=True)]
-
-    def _scan(self, query: npt.NDArray[np.float32], wanted: int) -> npt.NDArray[np.int64]:
-        """Candidates of one query, at the speed the memory can be read."""
-        step = -(-self._rows // cores())
-        with ThreadPoolExecutor(cores()) as pool:
-            found = list(pool.map(lambda piece: _scan(piece, query, wanted), _split(self._pieces, step)))
-        scores, rows = (np.concatenate(part) for part in zip(*found, strict=True))
-        best = np.argsort(-scores)[:wanted]
-        return rows[best][rows[best] >= 0]
-
-    def _rescore(self, query: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], k: int) -> Neighbours:
-        rows = np.sort(rows)
-        scores = np.einsum("nd,d->n", self.vectors(rows), query, dtype=np.float32)
-        best = np.argsort(-scores, kind="stable")[:k]  # stable: equal scores stay in row order
-        return Neighbours(scores[best], rows[best])
-
-    def vectors(self, rows: npt.NDArray[np.int64]) -> Embeddings:
-        """The stored vectors of some rows, float32 (n, dim), in order."""
-        out = np.empty((len(rows), self._dim), np.float32)
-        for start, vectors, _ in self._pieces:
-            here = (rows >= start) & (rows < start + len(vectors))
-            out[here] = vectors[rows[here] - start]
-        return out
+            return [rows for part in parts for rows in _multiply(pieces, part, wanted)]
+        return [_scan(pieces, query, wanted) for query in queries]
 
 
-def pieces(snapshot: Snapshot) -> Iterator[Piece]:
-    """The snapshot's segments, each with the rows that may be found."""
+def rescore(
+    snapshot: Snapshot, query: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], k: int
+) -> Neighbours:
+    """The k best of some rows, all different, by their stored vectors."""
+    rows = np.sort(rows)
+    scores = np.einsum("nd,d->n", snapshot.vectors(rows), query, dtype=np.float32)
+    best = np.argsort(-scores, kind="stable")[:k]  # stable: equal scores stay in row order
+    return Neighbours(scores[best], rows[best])
+
+
+def both(
+    one: npt.NDArray[np.bool_] | None, other: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_] | None:
+    """The rows that two masks allow; None allows all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def _pieces(snapshot: Snapshot, shown: npt.NDArray[np.bool_] | None) -> Iterator[Piece]:
+    """The snapshot's segments, each from the first to the last row that may be found."""
     start = 0
     for segment in snapshot.segments:
-        shown = ~np.isin(segment.contents, snapshot.hidden) if len(snapshot.hidden) else None
-        yield Piece(start, segment.vectors, None if shown is None or shown.all() else shown)
+        mask = None if shown is None else shown[start : start + len(segment.contents)]
+        if mask is None or mask.all():
+            yield Piece(start, segment.vectors, None)
+        elif len(here := np.flatnonzero(mask)):
+            part = slice(here[0], here[-1] + 1)
+            yield Piece(start + int(here[0]), segment.vectors[part], mask[part])
         start += len(segment.contents)
+
+
+def _masked(pieces: list[Piece], only: npt.NDArray[np.bool_]) -> list[Piece]:
+    """The same pieces with the rows that a mask of all rows allows."""
+    parts = [only[start : start + len(vectors)] for start, vectors, _ in pieces]
+    return [piece._replace(shown=both(piece.shown, part)) for piece, part in zip(pieces, parts, strict=True)]
 
 
 def _split(pieces: list[Piece], step: int) -> Iterator[Piece]:
@@ -127,7 +132,37 @@ def _split(pieces: list[Piece], step: int) -> Iterator[Piece]:
             yield Piece(start + i, vectors[part], None if shown is None else shown[part])
 
 
-def _scan(
+def _multiply(pieces: list[Piece], queries: Embeddings, wanted: int) -> list[npt.NDArray[np.int64]]:
+    """Candidates of many queries, unpacking each block of vectors once."""
+    best = np.full((len(queries), wanted), -np.inf, np.float32)  # (q, wanted)
+    rows = np.full((len(queries), wanted), -1, np.int64)
+    dim = queries.shape[1]
+    step = max(1, BLOCK // dim)
+    unpacked = np.empty((step, dim), np.float32)
+    for start, vectors, shown in _split(pieces, step):
+        block = unpacked[: len(vectors)]  # (b, dim)
+        np.copyto(block, vectors)
+        scores = queries @ block.T  # (q, b)
+        if shown is not None:
+            scores[:, ~shown] = -np.inf
+        numbers = np.broadcast_to(np.arange(start, start + len(block)), scores.shape)
+        scores, numbers = np.hstack([best, scores]), np.hstack([rows, numbers])  # (q, wanted + b)
+        top = np.argpartition(-scores, wanted - 1, axis=1)[:, :wanted]
+        best, rows = np.take_along_axis(scores, top, 1), np.take_along_axis(numbers, top, 1)
+    return [row[score > -np.inf] for row, score in zip(rows, best, strict=True)]
+
+
+def _scan(pieces: list[Piece], query: npt.NDArray[np.float32], wanted: int) -> npt.NDArray[np.int64]:
+    """Candidates of one query, at the speed the memory can be read."""
+    step = -(-sum(len(piece.vectors) for piece in pieces) // cores())
+    with ThreadPoolExecutor(cores()) as pool:
+        found = list(pool.map(lambda piece: _scan_piece(piece, query, wanted), _split(pieces, step)))
+    scores, rows = (np.concatenate(part) for part in zip(*found, strict=True))
+    best = np.argsort(-scores)[:wanted]
+    return rows[best][rows[best] >= 0]
+
+
+def _scan_piece(
     piece: Piece, query: npt.NDArray[np.float32], wanted: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """The best of one piece, in no order; the rest of the arrays is (-inf, -1).
@@ -137,10 +172,12 @@ def _scan(
     faiss = load_faiss()
     scores = np.full(wanted, -np.inf, np.float32)
     rows = np.full(wanted, -1, np.int64)
-    selector, _bits = _selector(faiss, piece.shown)
+    bits = packed(piece.shown)
     codec = faiss.ScalarQuantizer(piece.vectors.shape[1], faiss.ScalarQuantizer.QT_fp16)
     # store_pairs: rows are numbered by their place in the list, and the list is number 0
-    scanner = codec.select_InvertedListScanner(faiss.METRIC_INNER_PRODUCT, None, True, selector, False)
+    scanner = codec.select_InvertedListScanner(
+        faiss.METRIC_INNER_PRODUCT, None, True, selector(faiss, bits), False
+    )
     scanner.set_query(faiss.swig_ptr(query))
     scanner.set_list(0, 0.0)
     codes = piece.vectors.view(np.uint8).reshape(-1)
@@ -149,9 +186,11 @@ def _scan(
     return scores, np.where(rows < 0, -1, rows + piece.start)
 
 
-def _selector(faiss: Any, shown: npt.NDArray[np.bool_] | None) -> tuple[Any, Any]:
-    """FAISS's filter for the shown rows, and the bits that must live as long as it."""
-    if shown is None:
-        return None, None
-    bits = np.packbits(shown, bitorder="little")
-    return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)), bits
+def packed(shown: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint8] | None:
+    """A mask as FAISS wants it, eight rows a byte."""
+    return None if shown is None else np.packbits(shown, bitorder="little")
+
+
+def selector(faiss: Any, bits: npt.NDArray[np.uint8] | None) -> Any:
+    """FAISS's filter for a packed mask, which must live as long as it; None: no filter."""
+    return None if bits is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ClipsearchError
-from .exact import Neighbours, Piece, pieces
+from .exact import Neighbours
+from .segments import Segment
 from .store import Snapshot
 from .types import Embeddings
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 Rows: TypeAlias = npt.NDArray[np.int64]
+Whose: TypeAlias = tuple[Rows, npt.NDArray[np.float32] | None]  # a segment's contents and boxes
 Found: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 SHARE = 0.7  # of the free memory that vectors may take; the rest is for tiles, the encoder and other programs
@@ -60,7 +62,7 @@ class DeviceIndex:
     """Searches vectors that lie on a device; `upload` makes it. Nothing in it changes but the tile's size."""
 
     def __init__(
-        self, blocks: "Sequence[torch.Tensor]", *, hidden: Rows, contents: Sequence[Rows] = ()
+        self, blocks: "Sequence[torch.Tensor]", *, hidden: Rows, whose: Sequence[Whose] = ()
     ) -> None:
         """Hold vectors that are there.
 
@@ -68,11 +70,11 @@ class DeviceIndex:
             blocks: float16 (n, dim) each, unit rows, on one device; each of `block_rows(dim)` rows but the
                 last, which has a multiple of GROUP.
             hidden: rows never to be found, ascending; those that fill up the last group among them.
-            contents: content ids of the rows, segment by segment; none where no `earlier` is made of it.
+            whose: what the rows are of, segment by segment; none where no `earlier` is made of it.
         """
         import torch
 
-        self.blocks, self.contents = tuple(blocks), contents
+        self.blocks, self.whose = tuple(blocks), whose
         self._hidden = hidden
         self._rows = sum(map(len, blocks))
         self._scores = SCORES
@@ -81,14 +83,15 @@ class DeviceIndex:
             self._mask[torch.from_numpy(hidden).to(self._mask.device)] = True
 
     def search(
-        self, queries: Embeddings, k: int, *, shown: npt.NDArray[np.bool_] | None = None
+        self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None, kind: str = "text"
     ) -> list[Neighbours]:
         """Find the k nearest shown rows of each query: the hits and scores of ExactIndex.
 
         Args:
             queries: float32 (q, dim), unit rows.
             k: how many; fewer come where fewer are shown.
-            shown: (N,), which rows of the snapshot may be found; None: all. Hidden ones stay hidden.
+            only: (N,) the rows that may be found; None: all. Hidden ones stay hidden.
+            kind: what the queries are of, which makes no difference here.
 
         Returns:
             One Neighbours per query, in order. No queries give an empty list.
@@ -99,9 +102,9 @@ class DeviceIndex:
         if not self._rows:
             return [Neighbours(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         mask = None
-        if shown is not None:
+        if only is not None:
             mask = self._mask.clone()
-            mask[: len(shown)] |= _there(~shown, mask)
+            mask[: len(only)] |= _there(~only, mask)
         parts = [queries[i : i + QUERIES] for i in range(0, len(queries), QUERIES)]
         return [near for part in parts for near in self._search(part, k, mask)]
 
@@ -247,13 +250,13 @@ def upload(snapshot: Snapshot, device: str, *, earlier: DeviceIndex | None = Non
     Raises:
         ClipsearchError: the device's memory is too small; the message says what fits.
     """
-    parts, step = list(pieces(snapshot)), block_rows(snapshot.space.dim)
-    contents = [segment.contents for segment in snapshot.segments]
-    blocks = list(earlier.blocks[: _common(earlier.contents, contents) // step]) if earlier else []
     rows, dim = len(snapshot), snapshot.space.dim
+    step = block_rows(dim)
+    whose = [(segment.contents, segment.boxes) for segment in snapshot.segments]
+    blocks = list(earlier.blocks[: _common(earlier.whose, whose) // step]) if earlier else []
     try:
         for first in range(len(blocks) * step, rows, step):
-            blocks.append(_block(parts, first, min(first + step, rows), device=device))
+            blocks.append(_block(snapshot.segments, first, min(first + step, rows), device=device))
     except RuntimeError as error:
         if not _is_full(error):
             raise
@@ -262,9 +265,9 @@ def upload(snapshot: Snapshot, device: str, *, earlier: DeviceIndex | None = Non
             f"{len(blocks) * step:,}. Search on the processor, end other programs that use the device, or "
             "take one with more memory"
         ) from error
-    hidden = [start + np.flatnonzero(~shown) for start, _, shown in parts if shown is not None]
+    hidden = np.arange(0) if snapshot.shown is None else np.flatnonzero(~snapshot.shown)
     padding = np.arange(rows, sum(map(len, blocks)))
-    return DeviceIndex(blocks, hidden=np.concatenate([*hidden, padding]), contents=contents)
+    return DeviceIndex(blocks, hidden=np.concatenate([hidden, padding]), whose=whose)
 
 
 def block_rows(dim: int) -> int:
@@ -320,28 +323,34 @@ def _error(queries: Embeddings, halves: npt.NDArray[np.float16]) -> npt.NDArray[
     return error
 
 
-def _common(earlier: Sequence[Rows], later: Sequence[Rows]) -> int:
-    """How many rows at the beginning are the same: those of segments with the same contents."""
+def _common(earlier: Sequence[Whose], later: Sequence[Whose]) -> int:
+    """How many rows at the beginning are the same: those of segments with the same contents and boxes."""
     rows = 0
-    for one, other in zip(earlier, later, strict=False):
-        if not np.array_equal(one, other):
+    for (contents, boxes), (others, parts) in zip(earlier, later, strict=False):
+        if not np.array_equal(contents, others) or not _equal(boxes, parts):
             break
-        rows += len(one)
+        rows += len(contents)
     return rows
 
 
-def _block(parts: list[Piece], first: int, end: int, *, device: str) -> "torch.Tensor":
+def _equal(one: npt.NDArray[np.float32] | None, other: npt.NDArray[np.float32] | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def _block(segments: Sequence[Segment], first: int, end: int, *, device: str) -> "torch.Tensor":
     """The rows from first to end on the device, filled up with zeros to a multiple of GROUP."""
     import torch
 
-    dim = parts[0].vectors.shape[1]
+    starts = np.cumsum([0, *(len(segment.contents) for segment in segments)])
+    dim = segments[0].vectors.shape[1]
     block = torch.zeros((-(-(end - first) // GROUP) * GROUP, dim), dtype=torch.float16, device=device)
     step = max(1, STAGED // dim)
-    pinned = block.device.type == "cuda"  # it is read twice as fast
+    pinned = block.device.type == "cuda"  # it is read faster
     staged = torch.empty((min(step, end - first), dim), dtype=torch.float16, pin_memory=pinned)
     for a in range(first, end, step):
         b = min(a + step, end)
-        rows = [vectors[max(a - start, 0) : max(b - start, 0)] for start, vectors, _ in parts]
+        pairs = zip(segments, starts[:-1], strict=True)
+        rows = [segment.vectors[max(a - start, 0) : max(b - start, 0)] for segment, start in pairs]
         np.concatenate(rows, out=staged[: b - a].numpy())
         block[a - first : b - first].copy_(staged[: b - a])
     return block

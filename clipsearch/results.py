@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .errors import ClipsearchError, ImageError, SourceError, require
 from .files import write_durably
 from .render import Card, Section, grid, page, printable, relative, thumbnail
+from .segments import WHOLE, Box
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,6 +35,8 @@ class Hit:
         metadata: what is known of it, as JSON values: width and height in pixels as shown, taken,
             camera, latitude and longitude in degrees, and whatever its source added.
         read: returns its bytes, or the picture itself, as they are now.
+        box: the part of it that was found: left, top, right, bottom as shares of its sides; (0, 0, 1, 1)
+            is all of it.
     """
 
     id: int
@@ -44,6 +47,7 @@ class Hit:
     cosine: float | None
     metadata: Mapping[str, Any] = field(repr=False, hash=False)
     read: "Callable[[], bytes | Image]" = field(repr=False, compare=False)
+    box: Box = field(default=WHOLE, repr=False)
 
     def image(self, *, min_side: int | None = None) -> "Image":
         """Return the picture, RGB and upright.
@@ -119,7 +123,7 @@ class SearchResults(Sequence[Hit]):
         ipython.display.display(self)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one JSON-able dict a hit: id, path, key, source, score, cosine, metadata."""
+        """Return one JSON-able dict a hit: id, path, key, source, score, cosine, box, metadata."""
         return [
             {
                 "id": hit.id,
@@ -128,6 +132,7 @@ class SearchResults(Sequence[Hit]):
                 "source": hit.source,
                 "score": hit.score,
                 "cosine": hit.cosine,
+                "box": list(hit.box),
                 "metadata": dict(hit.metadata),
             }
             for hit in self.hits

@@ -13,9 +13,11 @@ import numpy.typing as npt
 from .decode import decode
 from .errors import ImageError, QueryError, SourceError
 from .exact import ExactIndex, Neighbours
+from .index import ApproximateIndex, Kind
 from .results import Hit, SearchResults
+from .segments import Box
 from .sources import restore
-from .store import ItemRow, Space, Store
+from .store import ItemRow, Snapshot, Space, Store
 from .types import Embeddings, Encoder, Source, as_embeddings
 
 if TYPE_CHECKING:
@@ -43,16 +45,29 @@ class Place(NamedTuple):
 class Searcher:
     """Searches one space of a store as it was when made."""
 
-    def __init__(self, store: Store, space: Space) -> None:
+    def __init__(
+        self,
+        store: Store,
+        space: Space,
+        index: Callable[[Snapshot], ExactIndex | ApproximateIndex] = ExactIndex,
+    ) -> None:
+        """Take the space as it is now; `index` gives what finds its rows."""
         self._store, self.space = store, space
-        snapshot = store.snapshot(space)
+        self._snapshot = snapshot = store.snapshot(space)
         self.generation = snapshot.generation
         self._contents = snapshot.contents  # (N,) content id of each row
-        self._index = ExactIndex(snapshot)
+        self._rows_each = int(np.bincount(self._contents).max(initial=1)) if len(snapshot) else 1
+        self._index = index(snapshot)
         self._sources: dict[int, Source] = {}
 
     def search(
-        self, queries: Embeddings, names: list[str], k: int, *, without: int | None = None
+        self,
+        queries: Embeddings,
+        names: list[str],
+        k: int,
+        *,
+        kind: Kind = "text",
+        without: int | None = None,
     ) -> list[SearchResults]:
         """Find the k best pictures for each query.
 
@@ -60,6 +75,7 @@ class Searcher:
             queries: float32 (q, dim), unit rows.
             names: what each query is called in its results.
             k: how many pictures; fewer come where there are fewer.
+            kind: what the queries are of.
             without: a content that must not be among them: the one that was asked with.
 
         Returns:
@@ -67,7 +83,8 @@ class Searcher:
         """
         if not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
-        found = self._index.search(queries, k + (without is not None))
+        wanted = self._rows_each * (k + (without is not None))  # rows that surely hold so many pictures
+        found = self._index.search(queries, wanted, kind=kind)
         return [
             SearchResults(self._hits(near, k, without), name, model=self.space.model)
             for name, near in zip(names, found, strict=True)
@@ -82,27 +99,29 @@ class Searcher:
         rows = np.flatnonzero(self._contents == content)[:1]
         if not len(rows):
             raise QueryError(f"the item has no vector of {self.space.model!r} yet; add its source again")
-        return self._index.vectors(rows)
+        return self._snapshot.vectors(rows)
 
     def everything(self) -> tuple[list[int], Embeddings]:
         """The id of every present item and its vector, float32 (n, dim), in order of the ids."""
         items = [item for item in self._store.items(failed=False) if not item.missing]
         rows = self.rows_of(np.array([item.content for item in items], np.int64))
         ids = [item.id for item, row in zip(items, rows, strict=True) if row >= 0]
-        return ids, self._index.vectors(rows[rows >= 0])
+        return ids, self._snapshot.vectors(rows[rows >= 0])
 
     def rows_of(self, contents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The row of each of n contents, (n,); -1 for one that has no vector here."""
         if not len(self._contents):
             return np.full(len(contents), -1, np.int64)
-        order = np.argsort(self._contents, kind="stable")
-        place = np.searchsorted(self._contents, contents, side="right", sorter=order) - 1
-        rows = order[np.maximum(place, 0)]
+        order = np.argsort(self._contents, kind="stable")  # of a picture's rows the first is the whole
+        place = np.searchsorted(self._contents, contents, sorter=order)
+        rows = order[np.minimum(place, len(order) - 1)]
         return np.where(self._contents[rows] == contents, rows, -1)
 
     def blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[Embeddings]:
         """The vectors of some rows, float32, some thousands at a time, in order."""
-        return (self._index.vectors(rows[i : i + ROWS_TOGETHER]) for i in range(0, len(rows), ROWS_TOGETHER))
+        return (
+            self._snapshot.vectors(rows[i : i + ROWS_TOGETHER]) for i in range(0, len(rows), ROWS_TOGETHER)
+        )
 
     def pictures(self) -> Iterator[Place]:
         """Every file of the collection once, in order of the ids; those that could not be read too."""
@@ -120,17 +139,19 @@ class Searcher:
             yield Place(item, path, source.root, partial(_read, source, item.key))
 
     def _hits(self, near: Neighbours, k: int, without: int | None) -> tuple[Hit, ...]:
-        contents = [int(content) for content in self._contents[near.rows]]
-        items = self._store.items_of(contents)
+        contents, first = np.unique(self._contents[near.rows], return_index=True)  # of its rows the best one
+        contents, first = contents[np.argsort(first)][: k + 1], np.sort(first)[: k + 1]
+        boxes = self._snapshot.boxes(near.rows[first])
+        items = self._store.items_of([int(content) for content in contents])
         hits = [
-            self._hit(item, float(score), known)
-            for content, score in zip(contents, near.scores, strict=True)
-            for item, known in self._different(items[content])
+            self._hit(item, float(score), known, box)
+            for content, score, box in zip(contents, near.scores[first], boxes, strict=True)
+            for item, known in self._different(items[int(content)])
             if content != without
         ]
         return tuple(hits[:k])
 
-    def _hit(self, item: ItemRow, score: float, known: dict[str, Any]) -> Hit:
+    def _hit(self, item: ItemRow, score: float, known: dict[str, Any], box: Box) -> Hit:
         source = self._source(item.source)
         return Hit(
             id=item.id,
@@ -141,6 +162,7 @@ class Searcher:
             cosine=score,
             metadata=known,
             read=partial(_read, source, item.key),
+            box=box,
         )
 
     def _different(self, items: list[Known]) -> Iterator[Known]:

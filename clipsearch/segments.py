@@ -7,7 +7,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,12 @@ from .files import write_durably
 from .types import Embeddings
 
 ROW = np.dtype([("content", "<i8"), ("kind", "u1"), ("box", "<f4", (4,))])
-"""Content id, kind (0 whole picture) and box (left, top, right, bottom as shares of the sides)."""
+"""Content id, kind (0 whole picture, 1 part of one) and box (left, top, right, bottom)."""
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+Box: TypeAlias = tuple[float, float, float, float]
+"""A part of a picture: left, top, right, bottom as shares of its sides."""
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class SegmentRow(NamedTuple):
@@ -44,6 +47,14 @@ class Segment:
 
     vectors: npt.NDArray[np.float16]  # (n, dim), mapped into memory and not read until used
     contents: npt.NDArray[np.int64]  # (n,) content id of each row
+    boxes: npt.NDArray[np.float32] | None = None  # (n, 4) as in ROW; None: all are whole pictures
+
+    def box(self, row: int) -> Box:
+        """Which part of its picture a row is."""
+        if self.boxes is None:
+            return WHOLE
+        left, top, right, bottom = (float(side) for side in self.boxes[row])
+        return left, top, right, bottom
 
 
 def segment_paths(folder: Path, number: int) -> tuple[Path, Path]:
@@ -51,11 +62,12 @@ def segment_paths(folder: Path, number: int) -> tuple[Path, Path]:
     return folder / f"{number:06d}.npy", folder / f"{number:06d}.rows.npy"
 
 
-def whole_rows(contents: npt.ArrayLike) -> npt.NDArray[Any]:
-    """The (n,) ROW array of n contents that are each one whole picture."""
+def row_table(contents: npt.ArrayLike, boxes: npt.ArrayLike | None = None) -> npt.NDArray[Any]:
+    """The (n,) ROW array of n contents: whole pictures, or the parts that the boxes, (n, 4), say."""
     contents = np.asarray(contents, np.int64)
     rows = np.zeros(len(contents), ROW)
-    rows["content"], rows["box"] = contents, WHOLE
+    rows["content"], rows["box"] = contents, WHOLE if boxes is None else boxes
+    rows["kind"] = (rows["box"] != WHOLE).any(axis=1)
     return rows
 
 
@@ -115,7 +127,8 @@ def open_segment(folder: Path, number: int, *, rows: int, dim: int) -> Segment:
         )
     if table.dtype != ROW or table.shape != (rows,):
         raise DamagedError(f"{rows_path} holds {table.shape} rows, not {(rows,)}; run `clipsearch verify`")
-    return Segment(vectors, np.ascontiguousarray(table["content"]))
+    boxes = None if (table["box"] == WHOLE).all() else np.ascontiguousarray(table["box"])
+    return Segment(vectors, np.ascontiguousarray(table["content"]), boxes)
 
 
 def _load(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:

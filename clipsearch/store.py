@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ import numpy.typing as npt
 from .database import Database, make_database
 from .errors import CollectionError, DamagedError
 from .files import TEMPORARY, make_folder, write_durably, write_lock
-from .segments import Segment, SegmentRow, open_segment
+from .segments import Box, Segment, SegmentRow, open_segment
+from .types import Embeddings
 
 FORMAT = 1
 DESCRIPTION, DATABASE, SEAL, LOCK = "collection.json", "items.sqlite", "seal.json", "write.lock"
@@ -70,10 +72,36 @@ class Snapshot:
     def __len__(self) -> int:
         return sum(len(segment.contents) for segment in self.segments)
 
-    @property
+    @cached_property
     def contents(self) -> npt.NDArray[np.int64]:
         """(N,) content id of each row."""
         return np.concatenate([np.empty(0, np.int64), *(s.contents for s in self.segments)])
+
+    @cached_property
+    def shown(self) -> npt.NDArray[np.bool_] | None:
+        """(N,) whether each row may be found; None: all may."""
+        shown = ~np.isin(self.contents, self.hidden) if len(self.hidden) else None
+        return None if shown is None or shown.all() else shown
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        """(segments + 1,) the first row of each segment, and the number of rows."""
+        return np.cumsum([0, *(len(segment.contents) for segment in self.segments)])
+
+    def vectors(self, rows: npt.NDArray[np.int64]) -> Embeddings:
+        """The stored vectors of some rows, float32 (n, dim), in order."""
+        out = np.empty((len(rows), self.space.dim), np.float32)
+        segments = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(segments):
+            here = segments == number
+            out[here] = self.segments[number].vectors[rows[here] - self._starts[number]]
+        return out
+
+    def boxes(self, rows: npt.NDArray[np.int64]) -> list[Box]:
+        """Which part of its picture each of some rows is."""
+        segments = np.searchsorted(self._starts, rows, side="right") - 1
+        places = rows - self._starts[segments]
+        return [self.segments[s].box(int(place)) for s, place in zip(segments, places, strict=True)]
 
 
 class Store:

@@ -26,8 +26,8 @@ from .segments import (
     damage,
     digest_of,
     open_segment,
+    row_table,
     segment_paths,
-    whole_rows,
     write_segment,
 )
 from .store import DATABASE, DESCRIPTION, LOCK, SEAL, Space, Store, to_sql
@@ -111,9 +111,23 @@ class Writer:
             )
         return self.store.spaces()[-1]
 
-    def append(self, space: Space, contents: npt.ArrayLike, embeddings: Embeddings) -> None:
-        """Add a segment: row i of `embeddings` (n, dim) is the whole picture of contents[i]."""
-        self._append(space, whole_rows(contents), embeddings)
+    def append(
+        self,
+        space: Space,
+        contents: npt.ArrayLike,
+        embeddings: Embeddings,
+        *,
+        boxes: npt.ArrayLike | None = None,
+    ) -> None:
+        """Add a segment: row i of `embeddings` (n, dim) is of contents[i].
+
+        Args:
+            space: where to.
+            contents: (n,) content ids. A content may have several rows; its first is the whole picture.
+            embeddings: float32 (n, dim), unit rows.
+            boxes: (n, 4) the part of the picture that each row is (segments.Box); None: all are whole.
+        """
+        self._append(space, row_table(contents, boxes), embeddings)
         small = _small(self.store.segments(space), space)
         if len(small) > SMALL and not any(damage(self.store.folder(space), segment) for segment in small):
             self.rewrite(space, small)

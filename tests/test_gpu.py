@@ -42,7 +42,7 @@ def brute_force(snap, query, k, shown=None):
 
 
 def check(index, snap, queries, k, shown=None):
-    found = index.search(queries, k, shown=shown)
+    found = index.search(queries, k, only=shown)
     assert len(found) == len(queries)
     for query, near in zip(queries, found, strict=True):
         rows, scores = brute_force(snap, query, k, shown)
@@ -139,9 +139,9 @@ def uploads(monkeypatch):
     """The rows that were sent, as (first, end)."""
     sent, real = [], gpu._block
 
-    def watched(parts, first, end, *, device):
+    def watched(segments, first, end, *, device):
         sent.append((first, end))
-        return real(parts, first, end, device=device)
+        return real(segments, first, end, device=device)
 
     monkeypatch.setattr(gpu, "_block", watched)
     return sent
@@ -168,14 +168,17 @@ def test_rows_that_moved_are_uploaded_again(tiny, uploads):
     check(later, snap, unit(4, 1), 10)
 
 
-def test_other_contents_in_as_many_rows_are_uploaded_again(tiny, uploads):
+@pytest.mark.parametrize(
+    ("moved", "boxes"), [(1, None), (0, np.full((300, 4), 0.5, np.float32))], ids=["contents", "boxes"]
+)
+def test_other_vectors_in_as_many_rows_are_uploaded_again(tiny, uploads, moved, boxes):
     first = upload(snapshot((250, 300)), "cpu")
     uploads.clear()
-    whole = snapshot((250, 300), vectors=unit(550, 5))
-    other = Segment(whole.segments[1].vectors, whole.segments[1].contents + 1)
+    other = Segment(unit(300, 5).astype(np.float16), np.arange(250, 550) * 10 + moved, boxes)
     snap = Snapshot(2, SPACE, (snapshot((250,)).segments[0], other), np.empty(0, np.int64))
-    upload(snap, "cpu", earlier=first)
+    later = upload(snap, "cpu", earlier=first)
     assert uploads == [(200, 400), (400, 550)]
+    check(later, snap, unit(4, 1), 10)
 
 
 @pytest.mark.parametrize("wanted", [1, 5, 7, 8, 600])

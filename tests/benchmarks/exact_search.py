@@ -21,7 +21,7 @@ import numpy as np
 
 from clipsearch.exact import ExactIndex
 from clipsearch.files import cores
-from clipsearch.segments import open_segment, whole_rows, write_segment
+from clipsearch.segments import open_segment, row_table, write_segment
 from clipsearch.store import Snapshot, Space
 from clipsearch.types import as_embeddings
 
@@ -39,7 +39,7 @@ def main() -> None:
         rows = args.rows // args.segments
         for number in range(args.segments):
             vectors = as_embeddings(rng.standard_normal((rows, args.dim), dtype=np.float32))
-            write_segment(Path(name), number, whole_rows(np.arange(rows) + number * rows), vectors)
+            write_segment(Path(name), number, row_table(np.arange(rows) + number * rows), vectors)
         segments = tuple(open_segment(Path(name), n, rows=rows, dim=args.dim) for n in range(args.segments))
         index = ExactIndex(Snapshot(1, space, segments, np.empty(0, np.int64)))
         flat = faiss.IndexFlatIP(args.dim)

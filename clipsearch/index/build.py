@@ -1,0 +1,142 @@
+"""From stored vectors to a published index: built, tuned on held-out queries, put in place."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bank import captions
+from ..errors import LayoutError
+from ..exact import ExactIndex
+from ..spec import AUTO, Choice, IndexSpec, choose, spec_of
+from ..store import Snapshot, Space, Store
+from ..types import Embeddings
+from .approximate import TUNED_FOR
+from .layout import make_layout
+from .published import About, Tuned, publish
+from .tuning import tune
+
+logger = logging.getLogger("clipsearch")
+
+TEXTS, IMAGES = 1000, 500  # held-out queries of each kind
+TARGET = 0.95  # recall@10
+Encode = Callable[[Sequence[str]], Embeddings]
+
+
+def chosen(snapshot: Snapshot, wanted: str, memory: int | None) -> Choice:
+    """The layout that is wanted for a snapshot, and why."""
+    if wanted != AUTO:
+        return Choice(spec_of(wanted), "chosen by hand")
+    return choose(len(shown_rows(snapshot)), snapshot.space.dim, memory)
+
+
+def build(
+    store: Store,
+    space: Space,
+    encode: Encode,
+    *,
+    wanted: str = AUTO,
+    target_recall: float = TARGET,
+    queries: Sequence[str] | None = None,
+    memory: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], object] = logger.info,
+    done: Callable[[int], object] = lambda rows: None,
+) -> About:
+    """Build, tune and publish the index of a space; searches go on meanwhile.
+
+    Args:
+        store: the collection.
+        space: whose vectors.
+        encode: gives float32 (n, dim) unit rows for n texts.
+        wanted: "auto", a layout's name or a FAISS factory string.
+        target_recall: recall@10 to reach on text queries, and on pictures as queries.
+        queries: texts to tune on; None: captions that ship with clipsearch.
+        memory: bytes that an index chosen by "auto" may take; None: any.
+        seed: of the sample that is trained on.
+        say: told what begins.
+        done: told how many more vectors are in.
+
+    Raises:
+        LayoutError: the layout is unknown or cannot be built of so few vectors.
+        CollectionError: the disk is full or the folder cannot be written.
+    """
+    started = time.perf_counter()
+    snapshot = store.snapshot(space)
+    choice = chosen(snapshot, wanted, memory)
+    about = About(wanted, target_recall, choice.spec.name, choice.why)
+    if not choice.spec.factory:
+        return publish(store, space, about, None, np.empty(0, np.int64))
+    rows = shown_rows(snapshot)
+    _refuse_too_few(rows, choice.spec)
+    say(f"building the index {choice.spec.name} of {len(rows):,} vectors: {choice.why}")
+    layout = make_layout(choice.spec, rows, snapshot.vectors, space.dim, seed=seed, done=done)
+    say("tuning it")
+    tuned = {
+        kind: tune(layout, asked, nearest, target=target_recall, source=source)
+        for kind, (asked, nearest, source) in _held_out(snapshot, rows, encode, queries, seed).items()
+    }
+    for short in _short_of(tuned, target_recall):
+        logger.warning(short)
+    about = replace(
+        about,
+        factory=choice.spec.written_out(len(rows), space.dim),
+        tuned=tuned,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+    return publish(store, space, about, layout, snapshot.contents[rows])
+
+
+def shown_rows(snapshot: Snapshot) -> npt.NDArray[np.int64]:
+    """The rows that may be found, ascending."""
+    return np.arange(len(snapshot)) if snapshot.shown is None else np.flatnonzero(snapshot.shown)
+
+
+def _refuse_too_few(rows: npt.NDArray[np.int64], spec: IndexSpec) -> None:
+    least = max(spec.min_rows // 20, 256)  # 16 codes for each number are to be trained
+    if len(rows) < least:
+        raise LayoutError(
+            f"{spec.name!r} needs at least {least:,} vectors, and is of use from {spec.min_rows:,} on; "
+            f"found {len(rows):,}: look at every one (--index exact)"
+        )
+
+
+def _held_out(
+    snapshot: Snapshot, rows: npt.NDArray[np.int64], encode: Encode, queries: Sequence[str] | None, seed: int
+) -> dict[str, tuple[Embeddings, npt.NDArray[np.int64], str]]:
+    """By kind: queries, the positions of their nearest vectors, (q, 10), and what they are."""
+    texts = list(queries if queries is not None else captions()[:TEXTS])
+    asked = encode(texts)
+    own = np.random.default_rng(seed + 1).permutation(rows)[:IMAGES]
+    pictures = snapshot.vectors(own)
+    exact = ExactIndex(snapshot)
+    found = [near.rows for near in exact.search(np.concatenate([asked, pictures]), TUNED_FOR + 1)]
+    of_texts = [near[:TUNED_FOR] for near in found[: len(texts)]]
+    of_pictures = [near[near != row][:TUNED_FOR] for near, row in zip(found[len(texts) :], own, strict=True)]
+    source = "captions that ship with clipsearch" if queries is None else "texts that were given"
+    return {
+        "text": (asked, _positions(rows, of_texts), source),
+        "image": (pictures, _positions(rows, of_pictures), "stored vectors, each without itself"),
+    }
+
+
+def _positions(rows: npt.NDArray[np.int64], found: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """(q, 10) where among `rows` each found row is; -1 where fewer were found."""
+    out = np.full((len(found), TUNED_FOR), -1, np.int64)
+    for line, near in zip(out, found, strict=True):
+        line[: len(near)] = np.searchsorted(rows, near)
+    return out
+
+
+def _short_of(tuned: Mapping[str, Tuned], target: float) -> Iterator[str]:
+    """What to say of kinds of queries for which no setting reached the target."""
+    for kind, found in tuned.items():
+        if found.at_least < target:
+            yield (
+                f"no setting of this index is sure to find {target:.0%} for {kind} queries: "
+                f"{found.recall:.1%} found, at least {found.at_least:.1%}; "
+                "a lower target_recall or another layout may fit better"
+            )
