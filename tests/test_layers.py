@@ -15,7 +15,7 @@ LAYERS = [
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
     {"store", "results", "progress"},
     {"writer", "exact", "labels", "columns"},
-    {"outcomes", "index", "filters"},
+    {"outcomes", "index", "filters", "gpu"},
     {"search", "upkeep"},
     {"ingest", "spaces", "labelling"},
     {"collection"},
