@@ -77,7 +77,7 @@ class Collection:
             model = load_encoder(wanted, device=device, precision=precision)
             Store.create(self.path).close()
         self._store = Store(self.path, read_only=read_only)
-        self._keeper = Keeper(self._store, allowed)
+        self._keeper = Keeper(self._store, allowed, lambda: self._spaces.device)
         self._held: tuple[Searcher, object] | None = None  # and the index it was made with
         self._columns: Columns | None = None
         try:

@@ -14,6 +14,7 @@ from .decode import decode
 from .errors import ImageError, QueryError, SourceError
 from .exact import ExactIndex, Neighbours
 from .filters import Selection
+from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
 from .results import Hit, SearchResults
 from .segments import Box
@@ -50,7 +51,7 @@ class Searcher:
         self,
         store: Store,
         space: Space,
-        index: Callable[[Snapshot], ExactIndex | ApproximateIndex] = ExactIndex,
+        index: Callable[[Snapshot], ExactIndex | ApproximateIndex | DeviceIndex] = ExactIndex,
     ) -> None:
         """Take the space as it is now; `index` gives what finds its rows."""
         self._store, self.space = store, space

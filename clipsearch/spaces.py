@@ -53,6 +53,11 @@ class Spaces:
             self._loaded = self._load()
         return self._loaded
 
+    @property
+    def device(self) -> str:
+        """Where the model in use is, as torch names it; "cpu" while it is not loaded or does not tell."""
+        return str(getattr(self._loaded, "device", "cpu")) if self._loaded else "cpu"
+
     def of_encoder(self, writer: Writer) -> Space:
         """The space of the model in use, made when there is none yet."""
         return self.in_use() or self._make(writer, self.encoder)

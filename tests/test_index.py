@@ -14,10 +14,11 @@ import pytest
 
 import clipsearch as cs
 from clipsearch import spec
-from clipsearch.errors import CollectionError, DamagedError, LayoutError, LockedError
+from clipsearch.errors import ClipsearchError, CollectionError, DamagedError, LayoutError, LockedError
 from clipsearch.exact import ExactIndex
 from clipsearch.faiss_check import load_faiss
 from clipsearch.files import write_lock
+from clipsearch.gpu import DeviceIndex
 from clipsearch.index import ApproximateIndex, approximate, keeper, load, published, read_about, tuning
 from clipsearch.index.approximate import rows_of
 from clipsearch.index.layout import Layout, make_layout, omp_threads
@@ -698,3 +699,46 @@ def test_the_log_says_when_a_layout_hardly_pays(photos, caplog):
     caplog.set_level(logging.INFO, "clipsearch")
     photos.build_index("pq-fastscan", progress=False)
     assert "pq-fastscan pays from 20,000 vectors on" in caplog.text
+
+
+# ---------------------------------------------------------------- a GPU
+
+
+@pytest.fixture
+def as_if_gpu(monkeypatch):
+    """Torch's processor under the name of a device of its own, with room for everything."""
+    monkeypatch.setattr(MadeUp, "device", "cpu:0", raising=False)
+    monkeypatch.setattr(keeper, "fits", lambda device, rows, dim: True)
+    monkeypatch.setattr(keeper, "UPLOADED", 0)
+
+
+def test_where_the_model_is_on_a_gpu_with_room_every_vector_is_looked_at_there(
+    photos, as_if_gpu, monkeypatch
+):
+    monkeypatch.setattr(keeper, "MAX_EXACT", 0)
+    photos.encoder  # noqa: B018  loads it
+    assert recall(photos) == 1.0
+    assert isinstance(photos._searcher()._index, DeviceIndex)
+    assert photos._keeper.due(photos._spaces.in_use()) == ""
+    assert photos.index() == {"layout": "exact", "why": "cpu:0 looks at every vector"}
+    put(photos, pictures(10, seed=1))
+    photos.remove(3)
+    assert recall(photos) == 1.0
+
+
+def test_another_layout_that_was_asked_for_is_used_on_a_gpu_too(photos, as_if_gpu):
+    photos.encoder  # noqa: B018
+    photos.build_index("IVF64,Flat", progress=False)
+    assert recall(photos) >= 0.95
+    approximate_index(photos)
+
+
+def test_a_gpu_that_is_full_leaves_the_search_to_the_processor(photos, as_if_gpu, monkeypatch, caplog):
+    def full(snapshot, device, earlier):
+        raise ClipsearchError("no room")
+
+    monkeypatch.setattr(keeper, "upload", full)
+    photos.encoder  # noqa: B018
+    assert recall(photos) == 1.0
+    assert isinstance(photos._searcher()._index, ExactIndex)
+    assert "no room" in caplog.text

@@ -2,11 +2,13 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ClipsearchError, DamagedError, LockedError
 from ..exact import ExactIndex
 from ..files import write_lock
+from ..gpu import DeviceIndex, fits, upload
 from ..progress import progress_bar
 from ..spec import AUTO, EXACT, MAX_EXACT
 from ..store import Snapshot, Space, Store
@@ -18,15 +20,22 @@ logger = logging.getLogger("clipsearch")
 
 LOCK = "index.lock"  # one builder at a time; it disturbs nobody who adds or searches
 WAITING, GONE = 0.10, 0.15  # shares from which an index is built anew: rows not in it, positions of no use
+UPLOADED = 1 << 28  # bytes of vectors from which a GPU is worth sending them to
 SHRUNK = 0.5  # of the size up to which every vector is looked at: an index that is there is kept until then
 
 
 class Keeper:
     """The index of a store: loaded when another is published, built when one is due."""
 
-    def __init__(self, store: Store, memory: int | None = None) -> None:
-        """Keep the index of a store within `memory` bytes; None: whatever it takes."""
-        self._store, self._memory = store, memory
+    def __init__(
+        self, store: Store, memory: int | None = None, device: Callable[[], str] = lambda: "cpu"
+    ) -> None:
+        """Keep the index of a store within `memory` bytes; None: whatever it takes.
+
+        `device` tells where the model is: a GPU that holds all vectors looks at every one.
+        """
+        self._store, self._memory, self._device = store, memory, device
+        self._uploaded: DeviceIndex | None = None
         self._stamp: object = None
         self._published: Published | None = None
         self._builder: threading.Thread | None = None
@@ -35,8 +44,10 @@ class Keeper:
         """Changes whenever another index of a space is published."""
         return published_at(self._store, space)
 
-    def index(self, snapshot: Snapshot) -> ExactIndex | ApproximateIndex:
+    def index(self, snapshot: Snapshot) -> ExactIndex | ApproximateIndex | DeviceIndex:
         """What searches a snapshot: an index that is whole and fits, else every vector is looked at."""
+        if index := self._there(snapshot):
+            return index
         stamp = (snapshot.space.id, self.stamp(snapshot.space))
         try:
             if stamp != self._stamp:
@@ -47,6 +58,25 @@ class Keeper:
             self._published = None
             logger.warning("%s; every vector is looked at until it is built anew", error)
             return ExactIndex(snapshot)
+
+    def _there(self, snapshot: Snapshot) -> DeviceIndex | None:
+        """All vectors on the GPU, where that is worth it and no other index was asked for."""
+        about = self.about(snapshot.space)
+        asked = about is not None and about.wanted not in (AUTO, EXACT)
+        if asked or not self._on_gpu(len(snapshot), snapshot.space.dim):
+            return None
+        try:
+            self._uploaded = upload(snapshot, self._device(), earlier=self._uploaded)
+        except ClipsearchError as error:
+            logger.warning("%s", error)
+            self._uploaded = None
+        return self._uploaded
+
+    def _on_gpu(self, rows: int, dim: int) -> bool:
+        """Whether a GPU that is in use anyway has room for the vectors, and is worth sending them to."""
+        if 2 * rows * dim < UPLOADED or self._device() == "cpu":
+            return False
+        return self._uploaded is not None or fits(self._device(), rows=rows, dim=dim)
 
     def about(self, space: Space) -> About | None:
         """What is known of the index of a space; None: there is none, or it is damaged."""
@@ -60,6 +90,8 @@ class Keeper:
         """Why an index is to be built; empty: it is not."""
         about, rows = self.about(space), sum(segment.rows for segment in self._store.segments(space))
         if about is None and 2 * rows * space.dim <= MAX_EXACT:
+            return ""
+        if (about is None or about.wanted == AUTO) and self._on_gpu(rows, space.dim):
             return ""
         snapshot = self._store.snapshot(space)
         choice = chosen(snapshot, about.wanted if about else AUTO, self._memory)
@@ -78,6 +110,8 @@ class Keeper:
         about, index = self.about(snapshot.space), self.index(snapshot)
         if not isinstance(index, ApproximateIndex):
             choice = chosen(snapshot, about.wanted if about else AUTO, self._memory)
+            if isinstance(index, DeviceIndex):
+                return {"layout": EXACT, "why": f"{self._device()} looks at every vector"}
             waits = "" if not choice.spec.factory else f"; {choice.spec.name} is not built yet"
             return {"layout": EXACT, "why": choice.why + waits}
         told = ("layout", "why", "factory", "target_recall", "rows", "bytes", "seconds", "built")
