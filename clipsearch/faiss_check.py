@@ -4,6 +4,7 @@ Three packages own the folder `faiss/`: the one installed last wins, and uninsta
 empties the folder, which then imports without an error and without a single name.
 """
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,6 +13,7 @@ from .errors import ClipsearchError
 WHEELS = ("faiss-cpu", "faiss-gpu-cuvs", "faiss-gpu")
 
 
+@cache  # looking up what is installed takes as long as scanning 10,000 vectors
 def load_faiss() -> Any:
     """The module `faiss`, whole.
 

@@ -100,7 +100,7 @@ def test_an_emptied_faiss_folder_is_answered_with_the_repair_line(tmp_path, monk
     for name in [name for name in sys.modules if name.split(".")[0] == "faiss"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ClipsearchError, match=r"empty.*pip install --force-reinstall --no-deps 'faiss-cpu>="):
-        load_faiss()
+        load_faiss.__wrapped__()
 
 
 def test_a_gpu_wheel_overwritten_by_the_other_is_noticed(tmp_path, monkeypatch):
@@ -111,7 +111,7 @@ def test_a_gpu_wheel_overwritten_by_the_other_is_noticed(tmp_path, monkeypatch):
     about.write_text("Metadata-Version: 2.1\nName: faiss-gpu-cuvs\nVersion: 1.15.1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ClipsearchError, match=r"overwritten by faiss-cpu.*--no-deps 'faiss-gpu-cuvs>="):
-        load_faiss()
+        load_faiss.__wrapped__()
 
 
 @pytest.mark.parametrize("few", [0, 10**6])
