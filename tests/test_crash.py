@@ -27,6 +27,7 @@ from PIL import Image
 import clipsearch as cs
 from clipsearch import ingest, upkeep, writer
 from clipsearch.errors import CollectionError
+from clipsearch.index import Keeper
 from clipsearch.search import Searcher
 from clipsearch.store import Store
 from clipsearch.testing import ColourEncoder
@@ -220,7 +221,7 @@ def view(path, colours):
         )
         found = {}
         for space in store.spaces():
-            searcher = Searcher(store, space)
+            searcher = Searcher(store, space, Keeper(store).index)
             query = by_hand((200, 90, 30), "colour").astype(np.float32)[None]
             hits = searcher.search(query, ["a colour"], 1000)[0]
             ids, vectors = searcher.everything()
@@ -272,7 +273,9 @@ class Life:
         self.colours[sha256(path.read_bytes()).digest()] = PALETTE[number]
 
     def add(self, photos):
-        return [photos.add(folder, batch_size=3, progress=False) for folder in self.folders]
+        for folder in self.folders:
+            photos.add(folder, batch_size=3, progress=False)
+            photos._keeper.wait()  # of the index, once there is one: events come one after the other
 
     def live(self):
         for number in range(6):
@@ -284,6 +287,8 @@ class Life:
         with cs.Collection(self.collection, model=ENCODERS["colour"]) as photos:
             self.add(photos)
             yield "added"
+            photos.build_index("IVF2,Flat", queries=["red", "green", "blue"], progress=False)
+            yield "indexed"
             self.paint(0, "0.png", 20)
             (self.folders[0] / "1.png").unlink()
             (self.folders[0] / "2.png").rename(self.folders[0] / "moved.png")
@@ -291,12 +296,14 @@ class Life:
             self.add(photos)
             yield "changed"
             photos.remove(*[hit.id for hit in photos.search("red", k=2)])
+            photos._keeper.wait()
             yield "removed"
             self.fail_in_a_transaction()
             self.add(photos)
             yield "added after a failure"
             photos.remove_missing()
             photos.compact()
+            photos._keeper.wait()
             yield "compacted"
             photos.add_model(ENCODERS["backwards"], progress=False)
             yield "second model"
