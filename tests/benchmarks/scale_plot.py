@@ -27,7 +27,7 @@ COLOURS = {
     "usearch-tuned": "#8c564b",
     "hnswlib": "#2ca02c",
 }
-RECALLS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 TIMES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 TOP = 0.9995  # a higher recall stands here
 
@@ -76,7 +76,7 @@ def curve(axes: Any, line: list[dict[str, Any]], colour: str) -> None:
         axes.plot(*points, color=colour, markerfacecolor=face, label=name, alpha=1 if text else 0.75, **look)
         usual = [row for row in shown if "usual" in row["why"]]
         points = [row[f"ms_{kind}"] for row in usual], [row[f"recall_{kind}"] for row in usual]
-        axes.plot(*points, "*", color=colour, markerfacecolor=face, markersize=15, zorder=5)
+        axes.plot(*points, "*", color=colour, markerfacecolor=face, markersize=15, zorder=5, clip_on=False)
 
 
 def built(row: dict[str, Any]) -> str:
