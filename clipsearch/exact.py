@@ -23,7 +23,7 @@ SCANNED = 16  # queries up to which reading the vectors once for each is quicker
 TOGETHER = 256  # queries multiplied at a time: their scores against a block take some 10 MB
 BLOCK = 1 << 22  # values unpacked at a time: 16 MB of float32, near the cache
 SPARE = 16  # candidates past k, so that rounding in the scan cannot cost a hit
-FEW = 20_000  # rows that a filter leaves, up to which fetching them beats passing over the others
+FEW = 5_000  # rows that a filter leaves, up to which fetching them beats passing over the others
 
 
 class Piece(NamedTuple):

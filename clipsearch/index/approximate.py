@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["text", "image"]
 
 TUNED_FOR = 10  # hits; fewer are searched for as if they were so many
 LOOKED_AT = 250_000_000  # bytes of vectors a filter leaves, up to which each is looked at
-MOST_WIDENED = 8  # times more probes where a filter leaves few rows
+WIDENED, MOST_WIDENED = 2, 8  # times more probes, over the share of rows a filter leaves, and at most
 
 
 class ApproximateIndex:
@@ -91,7 +91,8 @@ class ApproximateIndex:
         if only is None:
             return self._layout.candidates(queries, count, probes, self._bits)
         allowed = self._allowed(both(self._snapshot.shown, only))
-        widened = min(MOST_WIDENED, max(_share(allowed), 1e-9) ** -0.5)
+        # What is left may lie away from the query, in cells that come late: no pictures of snow in July.
+        widened = min(MOST_WIDENED, WIDENED / max(_share(allowed), 1e-9))
         return self._layout.candidates(queries, count, round(probes * widened), packed(allowed))
 
     def _allowed(self, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:

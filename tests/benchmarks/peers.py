@@ -7,6 +7,7 @@ hard the next searches try, and `search(queries, k)`. `dials` are settings to tr
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import floor, log2, sqrt
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,12 @@ import faiss
 import hnswlib
 import numpy as np
 import usearch.index
+
+from clipsearch.index import About, ApproximateIndex, Published, Tuned
+from clipsearch.index.layout import make_layout, read_layout
+from clipsearch.segments import Segment
+from clipsearch.spec import spec_of
+from clipsearch.store import Snapshot, Space
 
 STEP = 50_000  # rows in float32 at a time
 GIB = 2**30
@@ -263,3 +270,40 @@ class Hnswlib:
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         return self.index.knn_query(queries, k=k, num_threads=self.threads)[0].astype(np.int64)
+
+
+class Clipsearch:
+    """clipsearch's own index, through all of the package's own search: scores are of the stored vectors."""
+
+    what = "ivf-pq-fastscan, 32 candidates a hit, 64 from 192 cells on"
+    dials = GRID
+
+    def build(self, vectors: np.ndarray, *, threads: int) -> None:
+        self.layout = make_layout(
+            spec_of("ivf-pq-fastscan"),
+            np.arange(len(vectors)),
+            lambda rows: vectors[rows].astype(np.float32),
+            vectors.shape[1],
+        )
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            self.layout.write(file)
+
+    def load(self, path: Path) -> None:
+        vectors = np.load(path.with_name("vectors.npy"), mmap_mode="r").view(np.ndarray)
+        contents = np.arange(1, len(vectors) + 1)
+        space = Space(1, "1-made-up", "made-up", "", vectors.shape[1], True)
+        snapshot = Snapshot(1, space, (Segment(vectors, contents),), np.empty(0, np.int64))
+        about = About("ivf-pq-fastscan", 0.95, "ivf-pq-fastscan", "asked for")
+        self.index = ApproximateIndex(snapshot, Published(about, read_layout(path), contents))
+
+    def usual(self) -> int:
+        return spec_of("ivf-pq-fastscan").probes
+
+    def use(self, dial: int, *, threads: int) -> None:
+        tuned = Tuned(dial, 64 if dial >= 192 else 32, 0, 0, 0, "")
+        self.index.about = replace(self.index.about, tuned={"text": tuned, "image": tuned})
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        return np.stack([near.rows for near in self.index.search(queries, k)])

@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import gap
 import numpy as np
 import psutil
-from peers import GIB, AutoFaiss, Flat, Hnswlib, Peer, Usearch, recall, truth
+from peers import GIB, AutoFaiss, Clipsearch, Flat, Hnswlib, Peer, Usearch, recall, truth
 
 QUERIES = 1000  # of each kind, and as many others to tune on
 SETS = {
@@ -49,15 +49,8 @@ CURVE = (0.7, 0.998)  # recalls on texts between which all dials are measured
 GAIN = 0.0005  # a dial that adds less ends the curve
 
 
-# ---- clipsearch's own index is not on this branch: replace this one function -------------------------------
-def clipsearch(dim: int) -> Peer:
-    raise SystemExit("not on this branch")
-
-
-# ------------------------------------------------------------------------------------------------------------
-
 WAYS: dict[str, Callable[[int], Peer]] = {
-    "clipsearch": clipsearch,
+    "clipsearch": lambda dim: Clipsearch(),
     "flat": lambda dim: Flat(),
     "autofaiss": lambda dim: AutoFaiss(),
     "autofaiss-1G": lambda dim: AutoFaiss(GIB),

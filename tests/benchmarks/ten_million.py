@@ -135,7 +135,8 @@ def measure(path: Path, rows: int, dim: int, memory: str) -> None:
         used = psutil.Process().memory_full_info()
         print(
             f"recall@10 of {ASKED} texts {recall:.3f}; "
-            f"memory {(used.rss - used.shared) / 1e9:.2f} GB of {memory} (and {used.shared / 1e9:.1f} GB of mapped files, which the system may take back)"
+            f"memory {(used.rss - used.shared) / 1e9:.2f} GB of {memory} "
+            f"(and {used.shared / 1e9:.1f} GB of mapped files, which the system may take back)"
         )
 
 
