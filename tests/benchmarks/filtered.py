@@ -34,7 +34,7 @@ def main() -> None:
     snapshot = peer.index._snapshot
     exact, queries = ExactIndex(snapshot), np.load(args.work / "queries.npz")["text"][: args.queries]
     print(
-        f"{len(snapshot):,} x {snapshot.space.dim}; exact up to {approximate.LOOKED_AT / 1e6:.0f} MB that pass"
+        f"{len(snapshot):,} x {snapshot.space.dim}; exact to {approximate.LOOKED_AT / 1e6:.0f} MB that pass"
     )
     for share in (0.001, 0.01, 0.1, 0.5):
         for name, only in masks(snapshot, share).items():
