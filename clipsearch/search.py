@@ -58,7 +58,7 @@ class Searcher:
         self._snapshot = snapshot = store.snapshot(space)
         self.generation = snapshot.generation
         self._contents = snapshot.contents  # (N,) content id of each row
-        self._rows_each = int(np.bincount(self._contents).max(initial=1)) if len(snapshot) else 1
+        self._rows_each = int(np.unique(self._contents, return_counts=True)[1].max(initial=1))  # at most
         self._index = index(snapshot)
         self._sources: dict[int, Source] = {}
 

@@ -278,6 +278,11 @@ def test_rows_that_were_hidden_when_it_was_built_and_came_back_are_found(photos)
     assert recall(photos) >= 0.95
 
 
+def test_the_target_holds_for_more_than_ten_hits(photos):
+    photos.build_index("IVF64,PQ16x4fs", progress=False)
+    assert [recall(photos, k) >= 0.95 for k in (1, 10, 30, 100)] == [True] * 4
+
+
 def test_all_that_there_are_come_when_so_many_are_asked_for(photos):
     photos.build_index("IVF64,Flat", target_recall=0.3, progress=False)
     assert len(photos.search(TEXTS[0], k=N)) == N

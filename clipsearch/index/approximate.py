@@ -17,6 +17,7 @@ from .published import Published, Tuned
 Kind: TypeAlias = Literal["text", "image"]
 
 TUNED_FOR = 10  # hits; fewer are searched for as if they were so many
+BESIDE, FURTHER = 8, 0.3  # candidates for each hit past those; probes grow like this power of the hits
 LOOKED_AT = 250_000_000  # bytes of vectors a filter leaves, up to which each is looked at
 WIDENED, MOST_WIDENED = 2, 8  # times more probes, over the share of rows a filter leaves, and at most
 
@@ -87,9 +88,10 @@ class ApproximateIndex:
         self, queries: Embeddings, k: int, dials: Tuned, only: npt.NDArray[np.bool_] | None
     ) -> npt.NDArray[np.int64]:
         """Positions of candidates, int64 (q, m); -1 where there are fewer."""
-        count, probes = dials.depth * max(k, TUNED_FOR), dials.probes
+        count = dials.depth * TUNED_FOR + BESIDE * max(0, k - TUNED_FOR)
+        probes = dials.probes * max(1.0, k / TUNED_FOR) ** FURTHER
         if only is None:
-            return self._layout.candidates(queries, count, probes, self._bits)
+            return self._layout.candidates(queries, count, round(probes), self._bits)
         allowed = self._allowed(both(self._snapshot.shown, only))
         # What is left may lie away from the query, in cells that come late: no pictures of snow in July.
         widened = min(MOST_WIDENED, WIDENED / max(_share(allowed), 1e-9))
@@ -130,7 +132,7 @@ def rows_of(indexed: npt.NDArray[np.int64], contents: npt.NDArray[np.int64]) -> 
 
 def _most(contents: npt.NDArray[np.int64]) -> int:
     """How many rows the content with the most of them has."""
-    return int(np.bincount(contents).max(initial=0)) if len(contents) else 0
+    return int(np.unique(contents, return_counts=True)[1].max(initial=0))
 
 
 def _numbered(contents: npt.NDArray[np.int64], base: int) -> npt.NDArray[np.int64]:

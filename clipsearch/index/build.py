@@ -41,8 +41,6 @@ def build(
     target_recall: float = TARGET,
     queries: Sequence[str] | None = None,
     memory: int | None = None,
-    seed: int = 0,
-    say: Callable[[str], object] = logger.info,
     done: Callable[[int], object] = lambda rows: None,
 ) -> About:
     """Build, tune and publish the index of a space; searches go on meanwhile.
@@ -55,8 +53,6 @@ def build(
         target_recall: recall@10 to reach on text queries, and on pictures as queries.
         queries: texts to tune on; None: captions that ship with clipsearch.
         memory: bytes that an index chosen by "auto" may take; None: any.
-        seed: of the sample that is trained on.
-        say: told what begins.
         done: told how many more vectors are in.
 
     Raises:
@@ -72,12 +68,12 @@ def build(
     rows = shown_rows(snapshot)
     if len(rows) < choice.spec.min_rows:
         logger.info("%s pays from %s vectors on", choice.spec.name, f"{choice.spec.min_rows:,}")
-    say(f"building the index {choice.spec.name} of {len(rows):,} vectors: {choice.why}")
-    layout = make_layout(choice.spec, rows, snapshot.vectors, space.dim, seed=seed, done=done)
-    say("tuning it")
+    logger.info(f"building the index {choice.spec.name} of {len(rows):,} vectors: {choice.why}")
+    layout = make_layout(choice.spec, rows, snapshot.vectors, space.dim, done=done)
+    logger.info("tuning it")
     tuned = {
         kind: tune(layout, asked, nearest, target=target_recall, source=source)
-        for kind, (asked, nearest, source) in _held_out(snapshot, rows, encode, queries, seed).items()
+        for kind, (asked, nearest, source) in _held_out(snapshot, rows, encode, queries).items()
     }
     for short in _short_of(tuned, target_recall):
         logger.warning(short)
@@ -96,12 +92,12 @@ def shown_rows(snapshot: Snapshot) -> npt.NDArray[np.int64]:
 
 
 def _held_out(
-    snapshot: Snapshot, rows: npt.NDArray[np.int64], encode: Encode, queries: Sequence[str] | None, seed: int
+    snapshot: Snapshot, rows: npt.NDArray[np.int64], encode: Encode, queries: Sequence[str] | None
 ) -> dict[str, tuple[Embeddings, npt.NDArray[np.int64], str]]:
     """By kind: queries, the positions of their nearest vectors, (q, 10), and what they are."""
     texts = list(queries if queries is not None else captions()[:TEXTS])
     asked = encode(texts)
-    own = np.random.default_rng(seed + 1).permutation(rows)[:IMAGES]
+    own = np.random.default_rng(1).permutation(rows)[:IMAGES]
     pictures = snapshot.vectors(own)
     exact = ExactIndex(snapshot)
     found = [near.rows for near in exact.search(np.concatenate([asked, pictures]), TUNED_FOR + 1)]

@@ -1,5 +1,6 @@
 """Which index a collection is searched with, and when it is built anew."""
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Keeper:
         self._stamp: object = None
         self._published: Published | None = None
         self._builder: threading.Thread | None = None
+        self._loading = threading.Lock()
 
     def stamp(self, space: Space) -> object:
         """Changes whenever another index of a space is published."""
@@ -46,8 +48,10 @@ class Keeper:
 
     def index(self, snapshot: Snapshot) -> ExactIndex | ApproximateIndex | DeviceIndex:
         """What searches a snapshot: an index that is whole and fits, else every vector is looked at."""
-        if index := self._there(snapshot):
-            return index
+        with self._loading:  # others wait for the index, and do not take its absence for an answer
+            return self._there(snapshot) or self._on_processor(snapshot)
+
+    def _on_processor(self, snapshot: Snapshot) -> ExactIndex | ApproximateIndex:
         stamp = (snapshot.space.id, self.stamp(snapshot.space))
         try:
             if stamp != self._stamp:
@@ -145,11 +149,18 @@ class Keeper:
         """Build the index in a thread of its own if it is due; searches and adding go on meanwhile."""
         if self._store.read_only or self._building():
             return
-        if why := self.due(space):
+        try:
+            why = self.due(space)
+        except ClipsearchError as error:  # what was just done is done all the same
+            logger.warning("whether an index is due could not be told: %s", error)
+            return
+        if why:
             logger.info("the index is built in the background: %s", why)
+            about = (space, encode, progress)
             self._builder = threading.Thread(
-                target=self._build_quietly, args=(space, encode, progress), name="clipsearch-index"
+                target=self._build_quietly, args=about, name="clipsearch-index", daemon=True
             )
+            BUILDERS.add(self._builder)
             self._builder.start()
 
     def _build_quietly(self, space: Space, encode: Encode, progress: bool | None) -> None:
@@ -159,12 +170,34 @@ class Keeper:
             return
         except ClipsearchError as error:
             logger.warning("no index was built, so every vector is looked at: %s", error)
+        finally:
+            BUILDERS.discard(threading.current_thread())
 
     def _building(self) -> bool:
-        return self._builder is not None and self._builder.is_alive()
+        return self._builder in BUILDERS
 
     def wait(self) -> None:
-        """Wait for an index that is being built in the background."""
-        if self._building() and self._builder is not threading.current_thread() and self._builder is not None:
-            logger.info("waiting for the index")
-            self._builder.join()
+        """Wait for an index that is being built in the background; Ctrl-C gives it up."""
+        if self._builder is not None and self._builder is not threading.current_thread():
+            _wait_for(self._builder)
+
+
+BUILDERS: set[threading.Thread] = set()
+
+
+def _wait_for(builder: threading.Thread) -> None:
+    if builder not in BUILDERS:
+        return
+    logger.info("waiting for the index")
+    try:
+        builder.join()
+    except KeyboardInterrupt:
+        BUILDERS.discard(builder)  # it ends with the process, and leaves the index that was there
+        raise
+
+
+@atexit.register
+def _wait_for_all() -> None:
+    """A script that ends after adding would else never have an index."""
+    for builder in list(BUILDERS):
+        _wait_for(builder)

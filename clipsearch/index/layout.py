@@ -127,7 +127,6 @@ def make_layout(
     vectors: Callable[[npt.NDArray[np.int64]], Embeddings],
     dim: int,
     *,
-    seed: int = 0,
     done: Callable[[int], object] = lambda rows: None,
 ) -> Layout:
     """Build an index of some vectors; position i is that of rows[i].
@@ -137,7 +136,6 @@ def make_layout(
         rows: (n,) which vectors, ascending.
         vectors: gives float32 (m, dim) for m of the rows.
         dim: numbers in a vector.
-        seed: of the sample that is trained on.
         done: told how many more vectors are in.
 
     Raises:
@@ -146,7 +144,7 @@ def make_layout(
     index = new_index(spec, len(rows), dim)
     nlist = getattr(index, "nlist", 1)
     wanted = max(nlist * spec.train_per_cell, min(CODEBOOK, len(rows)))
-    chosen = np.random.default_rng(seed).permutation(rows)[:wanted]
+    chosen = np.random.default_rng(0).permutation(rows)[:wanted]
     sample = vectors(np.sort(chosen))
     try:
         with _trained(index, sample):

@@ -1,11 +1,11 @@
-"""Search through an index among the rows that a filter leaves: recall against brute force, and time.
+"""Search through an index among the rows that a filter leaves, and for more hits: recall and time.
 
     python tests/benchmarks/filtered.py --work DIRECTORY [--queries 200]
 
 DIRECTORY is scale.py's, with clipsearch's index in it. Filters leave 0.1, 1, 10 and 50 % of the rows: at
 random, and the rows least like one picture (which other filters may come near to: no snow in July). The
 index is set to what reached 0.95 without a filter (--probes). Prints recall@10 on texts and the
-median time of a query, beside the exact search over the same rows.
+median time of a query, beside the exact search over the same rows; then recall@k for other k.
 """
 
 import argparse
@@ -45,6 +45,11 @@ def main() -> None:
                 f"{share:6.1%} {name:10} recall {recall:.4f}  {fast:7.1f} ms, exact {slow:7.1f} ms",
                 flush=True,
             )
+    for k in (1, 10, 50, 100, 1000):
+        truth, slow = timed(lambda query, k=k: exact.search(query, k), queries)
+        found, fast = timed(lambda query, k=k: peer.index.search(query, k), queries)
+        recall = np.mean([len(set(f.rows) & set(t.rows)) / k for f, t in zip(found, truth, strict=True)])
+        print(f"{k:5} hits recall {recall:.4f}  {fast:7.1f} ms, exact {slow:7.1f} ms", flush=True)
 
 
 def masks(snapshot, share: float) -> dict[str, np.ndarray]:
