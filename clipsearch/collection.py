@@ -77,14 +77,14 @@ class Collection:
             model = load_encoder(wanted, device=device, precision=precision)
             Store.create(self.path).close()
         self._store = Store(self.path, read_only=read_only)
-        self._keeper = Keeper(self._store, allowed, lambda: self._spaces.device)
         self._held: tuple[Searcher, object] | None = None  # and the index it was made with
         self._columns: Columns | None = None
         try:
-            self._spaces = Spaces(self._store, model, device, precision)
+            self._spaces = spaces = Spaces(self._store, model, device, precision)
         except ClipsearchError:
-            self.close()
+            self._store.close()
             raise
+        self._keeper = Keeper(self._store, allowed, lambda: spaces.device)  # nothing points back to self
 
     def close(self) -> None:
         """Wait for an index that is being built, and close the files; the next use opens them again."""

@@ -1,9 +1,11 @@
 """What a person holds: opening, searching, several models, removing and moving."""
 
 import csv
+import gc
 import io
 import os
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -522,3 +524,16 @@ def test_paths_with_a_home_and_names_that_are_not_utf8(tmp_path, monkeypatch):
         assert os.fsencode(hit.path).endswith(b"caf\xe9.png")
         assert hit.image().size == (8, 8)
         assert photos.add("~/Photos").unchanged == 1
+
+
+def test_a_collection_that_is_let_go_lets_its_files_go(tmp_path):
+    photos = cs.Collection(tmp_path / "c", model=ColourEncoder())
+    photos.add([("red", Image.new("RGB", (4, 4), "red"))], progress=False)
+    photos.search("red")
+    gone = weakref.ref(photos)
+    gc.disable()
+    try:
+        del photos
+        assert gone() is None, "something points back to it, and keeps deleted files on the disk"
+    finally:
+        gc.enable()
