@@ -2,8 +2,9 @@
 
     python tests/benchmarks/exact_search.py [--rows 1000000] [--dim 512] [--rounds 15]
 
-Both run in the same process, turn by turn, with one thread per core; the bound is 1.3. FAISS's
-IndexFlatIP, which holds the same vectors as float32, is the peer.
+All run in the same process, turn by turn, with one thread per core; the bound is 1.3. The peers are
+FAISS's IndexFlatIP and NumPy, which hold the same vectors as float32, and usearch's exact search (pip
+install usearch), which takes float16 too.
 """
 
 import argparse
@@ -18,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 import faiss
 import numpy as np
+import usearch.index
 
 from clipsearch.exact import ExactIndex
 from clipsearch.files import cores
@@ -49,10 +51,14 @@ def main() -> None:
         assert set(index.search(query, 10)[0].rows) == set(flat.search(query, 10)[1][0])
 
         words = [part for s in segments for part in np.array_split(s.vectors.view(np.uint64), cores())]
+        floats = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * args.dim).reshape(-1, args.dim)
+        halves, half = np.concatenate([s.vectors for s in segments]), query[0].astype(np.float16)
         ways = {
             "read the bytes": lambda: read(words),
             "clipsearch": lambda: index.search(query, 10),
             "IndexFlatIP": lambda: flat.search(query, 10),
+            "NumPy float32": lambda: np.argpartition(floats @ query[0], -10)[-10:],
+            "usearch float16": lambda: usearch.index.search(halves, half, 10, exact=True, threads=cores()),
         }
         times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(args.rounds):
