@@ -209,3 +209,56 @@ def test_ctrl_c_tells_what_is_safe_and_the_same_command_goes_on(tmp_path: Path, 
     safe = int((stopped[1] or "0").replace(",", ""))
     (report,) = json.loads(run(*command[3:], "--json").stdout)
     assert (report["unchanged"], report["added"]) == (safe, 1000 - safe)
+
+
+# ---------------------------------------------------------------------- how vectors are searched
+
+
+def test_the_layouts_are_listed_with_when_to_choose_them() -> None:
+    listed = run("indexes").stdout
+    assert re.findall(r"^(\S+)$", listed, re.M) == ["exact", "pq-fastscan", "ivf-pq-fastscan"]
+    assert "136 bytes beside a vector of 512 numbers" in listed  # 512 / 4 + 8
+    told = {layout["name"]: layout for layout in json.loads(run("indexes", "--json").stdout)}
+    assert told["exact"]["min_recall"] == 1.0 and told["ivf-pq-fastscan"]["bytes_per_vector"] == 136
+
+
+def test_an_index_that_is_asked_for_is_built_told_and_kept(photos: Path, tmp_path: Path) -> None:
+    pictures = draw(tmp_path / "many", 40)
+    done = run(
+        "index",
+        pictures,
+        "--to",
+        photos,
+        "--model",
+        "builtin",
+        "--index",
+        "IVF4,Flat",
+        "--target-recall",
+        "0.9",
+    )
+    assert re.search(
+        r"index IVF4,Flat: 40 vectors in .*; of the ten best it finds \d+\.\d% for words", done.stderr
+    )
+    told = json.loads(run("info", photos, "--json").stdout)["models"][0]["index"]
+    assert (told["layout"], told["rows"], told["target_recall"]) == ("IVF4,Flat", 40, 0.9)
+    assert "index     IVF4,Flat: 40 vectors" in run("info", photos).stdout
+    draw(pictures / "more", 45)  # the first 40 are the same
+    run("index", "--to", photos)
+    assert json.loads(run("info", photos, "--json").stdout)["models"][0]["index"]["rows"] == 45
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint", "code"),
+    [
+        (("--index", "nonsense"), "'nonsense' is neither a shipped layout", 1),
+        (("--index", "PQ16x4fs"), "written IVF1,PQ", 1),
+        (("--memory", "much"), "a text such as '4GB', got 'much'", 1),
+        (("--target-recall", "95"), "95.0 is not in the range", 2),
+    ],
+)
+def test_a_wrong_option_of_the_index_is_told_before_anything_is_encoded(
+    photos: Path, pictures: Path, options: tuple[str, str], complaint: str, code: int
+) -> None:
+    result = run("index", pictures, "--to", photos, "--model", "builtin", *options, code=code)
+    assert complaint in result.output
+    assert not photos.exists() or json.loads(run("info", photos, "--json").stdout)["pictures"] == 0

@@ -87,12 +87,15 @@ def index(
     Exits with 3 when all is done but some pictures cannot be read, now or when last tried.
     """
     from ..collection import Collection
+    from ..index import check_layout
 
     _check_usage(sources, folder, model, exclude, retry_failed, upgrade)
     opened = _opened(sources, exclude)  # before there is a new folder for nothing
     reports = []
     wanted = None if upgrade else model
     with Collection(folder, model=wanted, device=device, precision=precision, memory=memory) as photos:
+        if layout:
+            check_layout(layout, photos.encoder.dim)  # what is wrong is told before anything is encoded
         if upgrade and model:
             steps = _upgrade(photos, model, device, precision)
         else:

@@ -3,6 +3,7 @@
 from .approximate import ApproximateIndex, Kind
 from .build import build
 from .keeper import Keeper
+from .layout import check_layout
 from .published import About, Published, Tuned, damage, folder_of, load, read_about
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Published",
     "Tuned",
     "build",
+    "check_layout",
     "damage",
     "folder_of",
     "load",

@@ -18,7 +18,7 @@ from ..errors import LayoutError
 from ..exact import selector
 from ..faiss_check import load_faiss
 from ..files import cores
-from ..spec import IndexSpec
+from ..spec import AUTO, IndexSpec, index_specs, spec_of
 from ..types import Embeddings
 
 ROUNDS = 6  # of k-means: later ones hardly move a cell
@@ -159,6 +159,12 @@ def make_layout(
             f"FAISS cannot build {spec.name!r} of {len(rows):,} vectors: {_short(error)}"
         ) from error
     return Layout(index)
+
+
+def check_layout(layout: str, dim: int) -> None:
+    """Raise LayoutError where a layout is neither shipped nor a factory string for so many numbers."""
+    if layout not in (AUTO, *index_specs()):
+        new_index(spec_of(layout), 1, dim)
 
 
 def new_index(spec: IndexSpec, rows: int, dim: int) -> Any:
