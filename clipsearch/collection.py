@@ -567,6 +567,8 @@ class Collection:
             raise CollectionError(f"{self.path} {state}")
         if target_recall is not None and not 0 < target_recall < 1:
             raise LayoutError(f"target_recall is a share such as 0.95, below 1, got {target_recall!r}")
+        if queries is not None and (isinstance(queries, str) or not len(queries)):
+            raise LayoutError(f"queries are texts to tune on, at least one text, got {queries!r}")
         self._keeper.wait()
         return self._keeper.build(
             space,

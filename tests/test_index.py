@@ -1,5 +1,6 @@
 """Approximate indexes: held to brute force in float64, alive, whole or not used at all."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -227,6 +228,22 @@ def test_a_target_out_of_reach_takes_the_widest_setting_and_says_so(photos, capl
     assert about.tuned["text"].depth == 128
     assert about.tuned["text"].at_least < 0.999
     assert "no setting of this index is sure to find 100% for text" in caplog.text
+
+
+def test_a_model_without_a_text_tower_is_tuned_on_pictures_alone(photos, monkeypatch):
+    def encode_texts(self, texts, *, role="query"):
+        raise NotImplementedError
+
+    monkeypatch.setattr(MadeUp, "encode_texts", encode_texts)
+    tuned = photos.build_index("ivf-pq-fastscan", progress=False).tuned
+    assert tuned["image"].at_least >= 0.95
+    assert tuned["text"][:2] == (128, 32)  # as indexes/ivf-pq-fastscan.toml has it
+    assert "no texts" in tuned["text"].source
+
+
+def test_no_texts_to_tune_on_are_an_error(photos):
+    with pytest.raises(LayoutError, match="at least one text"):
+        photos.build_index("IVF64,Flat", queries=[])
 
 
 @pytest.mark.parametrize("target", [0, 1, 1.5, -1])
@@ -542,6 +559,22 @@ def test_a_flipped_byte_of_an_index_file_never_reaches_faiss(suffix, copy, caplo
             assert reader.index()["why"].endswith("is not built yet")
         flip(path, place)
     assert "every vector is looked at until it is built anew" in caplog.text
+
+
+def test_with_any_byte_flipped_a_search_answers_or_says_what_is_wrong(copy):
+    rng = np.random.default_rng(0)
+    files = [path for part in ("vectors", "index") for path in (copy.path / part).rglob("*.*")]
+    assert {path.suffix for path in files} == {".npy", ".faiss", ".json"}
+    for path in files:
+        whole = path.read_bytes()
+        for place in {0, 8, 130, len(whole) - 1, *rng.integers(len(whole), size=25).tolist()}:
+            flip(path, place)
+            with contextlib.suppress(ClipsearchError), cs.Collection(copy.path, read_only=True) as reader:
+                query = as_embeddings(rng.standard_normal((1, DIM)))
+                assert len(reader.search(embedding=query[0])) <= 10
+            assert not copy.verify().ok
+            path.write_bytes(whole)
+    assert copy.verify().ok
 
 
 @pytest.mark.parametrize("name", [".faiss", ".npy"])

@@ -71,6 +71,7 @@ def describe(index: Mapping[str, Any]) -> str:
     found = [
         f"{tuned['recall']:.1%} for {KINDS[kind]} (at least {tuned['at_least']:.1%})"
         for kind, tuned in sorted(index["tuned"].items(), reverse=True)
+        if tuned["queries"]
     ]
     waiting = f"; {index['waiting']:.1%} of the vectors are not in it yet" if index["waiting"] else ""
     held = f"{counted(index['rows'], 'vector')} in {size(index['bytes'])}"

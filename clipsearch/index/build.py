@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -71,7 +72,8 @@ def build(
     logger.info(f"building the index {choice.spec.name} of {len(rows):,} vectors: {choice.why}")
     layout = make_layout(choice.spec, rows, snapshot.vectors, space.dim, done=done)
     logger.info("tuning it")
-    tuned = {
+    untuned = Tuned(choice.spec.probes, choice.spec.depth, 0.0, 0.0, 0, "nothing: the model encodes no texts")
+    tuned = {"text": untuned} | {
         kind: tune(layout, asked, nearest, target=target_recall, source=source)
         for kind, (asked, nearest, source) in _held_out(snapshot, rows, encode, queries).items()
     }
@@ -95,19 +97,18 @@ def _held_out(
     snapshot: Snapshot, rows: npt.NDArray[np.int64], encode: Encode, queries: Sequence[str] | None
 ) -> dict[str, tuple[Embeddings, npt.NDArray[np.int64], str]]:
     """By kind: queries, the positions of their nearest vectors, (q, 10), and what they are."""
-    texts = list(queries if queries is not None else captions()[:TEXTS])
-    asked = encode(texts)
+    exact, held = ExactIndex(snapshot), {}
     own = np.random.default_rng(1).permutation(rows)[:IMAGES]
     pictures = snapshot.vectors(own)
-    exact = ExactIndex(snapshot)
-    found = [near.rows for near in exact.search(np.concatenate([asked, pictures]), TUNED_FOR + 1)]
-    of_texts = [near[:TUNED_FOR] for near in found[: len(texts)]]
-    of_pictures = [near[near != row][:TUNED_FOR] for near, row in zip(found[len(texts) :], own, strict=True)]
-    source = "captions that ship with clipsearch" if queries is None else "texts that were given"
-    return {
-        "text": (asked, _positions(rows, of_texts), source),
-        "image": (pictures, _positions(rows, of_pictures), "stored vectors, each without itself"),
-    }
+    near = [near.rows for near in exact.search(pictures, TUNED_FOR + 1)]
+    others = [found[found != row][:TUNED_FOR] for found, row in zip(near, own, strict=True)]
+    held["image"] = (pictures, _positions(rows, others), "stored vectors, each without itself")
+    with suppress(NotImplementedError):
+        asked = encode(captions()[:TEXTS] if queries is None else list(queries))
+        near = [near.rows for near in exact.search(asked, TUNED_FOR)]
+        source = "captions that ship with clipsearch" if queries is None else "texts that were given"
+        held["text"] = (asked, _positions(rows, near), source)
+    return held
 
 
 def _positions(rows: npt.NDArray[np.int64], found: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
@@ -121,7 +122,7 @@ def _positions(rows: npt.NDArray[np.int64], found: list[npt.NDArray[np.int64]]) 
 def _short_of(tuned: Mapping[str, Tuned], target: float) -> Iterator[str]:
     """What to say of kinds of queries for which no setting reached the target."""
     for kind, found in tuned.items():
-        if found.at_least < target:
+        if found.queries and found.at_least < target:
             yield (
                 f"no setting of this index is sure to find {target:.0%} for {kind} queries: "
                 f"{found.recall:.1%} found, at least {found.at_least:.1%}; "
