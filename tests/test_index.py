@@ -192,6 +192,14 @@ def test_a_tuned_recall_is_the_one_that_brute_force_finds(photos):
     assert tuned.probes < 64, "0.7 needs fewer than all cells"
 
 
+def test_what_is_not_found_among_few_vectors_is_not_counted_as_found(tmp_path):
+    with cs.Collection(tmp_path / "c", model=MadeUp()) as photos:
+        put(photos, pictures(300))
+        tuned = photos.build_index("IVF64,Flat", queries=TEXTS, progress=False).tuned["text"]
+        assert tuned.probes > 4, "ten of 300 vectors are not in one cell of 64"
+        assert recall(photos) == pytest.approx(tuned.recall, abs=1e-4)
+
+
 def test_texts_need_more_probes_than_pictures_where_there_is_a_gap(photos):
     tuned = photos.build_index("IVF64,Flat", progress=False).tuned
     assert tuned["text"].probes > tuned["image"].probes

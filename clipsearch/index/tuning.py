@@ -22,6 +22,7 @@ from .published import Tuned
 
 DEPTHS = (2, 4, 8, 16, 32, 64, 128)  # candidates for each hit
 SURE = 1.645  # standard errors below the mean: 95 %, one-sided
+MISSED = 1 << 30  # behind every candidate
 TIMED = 40  # queries asked one by one of each setting that is good enough
 
 
@@ -92,11 +93,11 @@ def _steps(most: int) -> list[int]:
 
 
 def _ranks(found: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(q, 10) at which place of the candidates, (q, m), each true neighbour is; m where it is not."""
+    """(q, 10) at which place of the candidates, (q, m), each true neighbour is; MISSED where it is at none."""
     ranks = np.empty(nearest.shape, np.int64)
     for query, line in enumerate(found):
         same = line == nearest[query, :, None]  # (10, m)
-        ranks[query] = np.where(same.any(axis=1), same.argmax(axis=1), len(line))
+        ranks[query] = np.where(same.any(axis=1), same.argmax(axis=1), MISSED)
     return ranks
 
 
