@@ -93,7 +93,7 @@ def _steps(most: int) -> list[int]:
 
 
 def _ranks(found: npt.NDArray[np.int64], nearest: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(q, 10) at which place of the candidates, (q, m), each true neighbour is; MISSED where it is at none."""
+    """(q, 10) at which place of the candidates, (q, m), each true neighbour is, or MISSED."""
     ranks = np.empty(nearest.shape, np.int64)
     for query, line in enumerate(found):
         same = line == nearest[query, :, None]  # (10, m)
