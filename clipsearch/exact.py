@@ -22,6 +22,7 @@ SMALL = 1 << 25  # values that NumPy scores in less time than FAISS takes to imp
 SCANNED = 16  # queries up to which reading the vectors once for each is quicker than unpacking them
 TOGETHER = 256  # queries multiplied at a time: their scores against a block take some 10 MB
 BLOCK = 1 << 22  # values unpacked at a time: 16 MB of float32, near the cache
+FIRST = 256  # rows multiplied at first: what is best so far is then soon good, and hardly a row beats it
 SPARE = 16  # candidates past k, so that rounding in the scan cannot cost a hit
 FEW = 5_000  # rows that a filter leaves, up to which fetching them beats passing over the others
 
@@ -122,12 +123,15 @@ def _masked(pieces: list[Piece], only: npt.NDArray[np.bool_]) -> list[Piece]:
     return [piece._replace(shown=both(piece.shown, part)) for piece, part in zip(pieces, parts, strict=True)]
 
 
-def _split(pieces: list[Piece], step: int) -> Iterator[Piece]:
-    """The same rows in pieces of at most `step`."""
+def _split(pieces: list[Piece], step: int, first: int | None = None) -> Iterator[Piece]:
+    """The same rows in pieces of at most `step`; or of `first`, and then of twice as many each time."""
+    size = min(step, first or step)
     for start, vectors, shown in pieces:
-        for i in range(0, len(vectors), step):
-            part = slice(i, i + step)
-            yield Piece(start + i, vectors[part], None if shown is None else shown[part])
+        done = 0
+        while done < len(vectors):
+            part = slice(done, done + size)
+            yield Piece(start + done, vectors[part], None if shown is None else shown[part])
+            done, size = done + size, min(step, 2 * size)
 
 
 def _multiply(pieces: list[Piece], queries: Embeddings, wanted: int) -> list[npt.NDArray[np.int64]]:
@@ -137,17 +141,37 @@ def _multiply(pieces: list[Piece], queries: Embeddings, wanted: int) -> list[npt
     dim = queries.shape[1]
     step = max(1, BLOCK // dim)
     unpacked = np.empty((step, dim), np.float32)
-    for start, vectors, shown in _split(pieces, step):
+    for start, vectors, shown in _split(pieces, step, FIRST):
         block = unpacked[: len(vectors)]  # (b, dim)
         np.copyto(block, vectors)
         scores = queries @ block.T  # (q, b)
         if shown is not None:
             scores[:, ~shown] = -np.inf
-        numbers = np.broadcast_to(np.arange(start, start + len(block)), scores.shape)
-        scores, numbers = np.hstack([best, scores]), np.hstack([rows, numbers])  # (q, wanted + b)
-        top = np.argpartition(-scores, wanted - 1, axis=1)[:, :wanted]
-        best, rows = np.take_along_axis(scores, top, 1), np.take_along_axis(numbers, top, 1)
+        _merge(best, rows, scores, start)
     return [row[score > -np.inf] for row, score in zip(rows, best, strict=True)]
+
+
+def _merge(
+    best: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32],
+    start: int,
+) -> None:
+    """Put what beats the worst of the best so far, (q, wanted), in its place; of equal ones the first stays.
+
+    After some blocks hardly a score does, so finding those is one comparison, and no sorting of all.
+    """
+    count, wanted = best.shape
+    queries, places = np.divmod(np.flatnonzero(scores > best[:, -1:]), scores.shape[1])
+    if not len(queries):
+        return
+    whose = np.concatenate([np.repeat(np.arange(count), wanted), queries])
+    pool = np.concatenate([best.reshape(-1), scores[queries, places]])
+    numbers = np.concatenate([rows.reshape(-1), places + start])
+    order = np.lexsort((-pool, whose))  # stable
+    first = np.searchsorted(whose[order], np.arange(count))
+    top = order[first[:, None] + np.arange(wanted)]  # (q, wanted)
+    best[:], rows[:] = pool[top], numbers[top]
 
 
 def _scan(pieces: list[Piece], query: npt.NDArray[np.float32], wanted: int) -> npt.NDArray[np.int64]:

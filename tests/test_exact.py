@@ -82,6 +82,13 @@ def test_equal_scores_stay_in_row_order(way):
     np.testing.assert_array_equal(near.rows, np.arange(12))
 
 
+def test_more_equal_scores_than_are_spared_stay_in_row_order_too(way, monkeypatch):
+    monkeypatch.setattr(exact, "BLOCK", DIM * 64)
+    vectors = np.tile(as_embeddings(np.ones((1, DIM))), (300, 1))
+    near = ExactIndex(snapshot((100, 200), vectors=vectors)).search(vectors[:1], 5)[0]
+    np.testing.assert_array_equal(near.rows, np.arange(5))
+
+
 def test_all_hidden_or_empty_finds_nothing(way):
     query = as_embeddings(np.ones((1, DIM)))
     for snap in (snapshot((3,), hidden=(1, 2, 3)), snapshot((0,)), snapshot(())):
