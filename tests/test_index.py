@@ -20,7 +20,16 @@ from clipsearch.exact import ExactIndex
 from clipsearch.faiss_check import load_faiss
 from clipsearch.files import write_lock
 from clipsearch.gpu import DeviceIndex
-from clipsearch.index import ApproximateIndex, approximate, keeper, load, published, read_about, tuning
+from clipsearch.index import (
+    ApproximateIndex,
+    approximate,
+    build,
+    keeper,
+    load,
+    published,
+    read_about,
+    tuning,
+)
 from clipsearch.index.approximate import rows_of
 from clipsearch.index.layout import Layout, make_layout, omp_threads
 from clipsearch.spec import IndexSpec, choose, index_specs, spec_of
@@ -201,6 +210,17 @@ def test_what_is_not_found_among_few_vectors_is_not_counted_as_found():
     assert np.mean(by_hand) < 0.9, "ten of 300 vectors are not in one cell of 64"
     trial = tuning._Trial(made, vectors[:50], nearest)
     assert trial.setting(1, 128).recalls.tolist() == by_hand  # 1,280 candidates are more than there are
+
+
+def test_a_stored_vector_that_asks_is_not_among_its_own_answers(photos):
+    snapshot = photos._store.snapshot(photos._spaces.in_use())
+    held = build._held_out(snapshot, np.arange(N), photos.encode_texts, TEXTS)
+    for kind, expected in (("image", 500), ("text", len(TEXTS))):
+        asked, nearest, _ = held[kind]
+        scores = asked.astype(np.float64) @ snapshot.vectors(np.arange(N)).T
+        if kind == "image":
+            scores[np.arange(len(asked)), scores.argmax(axis=1)] = -np.inf  # itself
+        assert nearest.tolist() == np.argsort(-scores, axis=1)[:, :10].tolist() and len(asked) == expected
 
 
 def test_texts_need_more_probes_than_pictures_where_there_is_a_gap(photos):

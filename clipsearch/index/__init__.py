@@ -1,7 +1,6 @@
 """Approximate indexes: derived from the vectors, tuned on text queries, built again at will."""
 
 from .approximate import ApproximateIndex, Kind
-from .build import build
 from .keeper import Keeper
 from .layout import check_layout
 from .published import About, Published, Tuned, damage, folder_of, load, read_about
@@ -13,7 +12,6 @@ __all__ = [
     "Kind",
     "Published",
     "Tuned",
-    "build",
     "check_layout",
     "damage",
     "folder_of",
