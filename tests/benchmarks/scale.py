@@ -123,8 +123,7 @@ def build(way: str, work: Path, threads: int) -> None:
     peer.build(vectors, threads=threads)
     took = {"build_s": time.perf_counter() - started, "build_cpu_s": processor() - before}
     peer.save(work / f"{way}.index")
-    usual = {"usual": peer.usual(), "what": peer.what}
-    (work / f"{way}.json").write_text(json.dumps(took | usual | {"build_threads": threads}))
+    (work / f"{way}.json").write_text(json.dumps(took | {"build_threads": threads}))
     print(
         f"{way}: {peer.what}, built in {took['build_s']:,.0f} s, {took['build_cpu_s']:,.0f} s of CPU",
         flush=True,
@@ -142,7 +141,7 @@ def measure(args: argparse.Namespace) -> None:
     peers, rams = {}, {}
     for way in args.ways:
         peers[way], rams[way] = loaded(way, args, sets["tune_image"])
-    settings = [one for way, peer in peers.items() for one in choose(way, peer, args, sets)]
+    settings = [one for way, peer in peers.items() for one in choose(way, peer, args.targets, sets)]
     for turn in range(ROUNDS + 1):  # the first is the warm-up
         for one in settings:
             for kind in KINDS:
@@ -157,7 +156,7 @@ def measure(args: argparse.Namespace) -> None:
         for one in settings:
             row = figures(one, peers[one.way], sets) | {"ram_bytes": rams[one.way] / args.rows}
             row |= {"rows": args.rows, "dim": args.dim, "date": date.today().isoformat()}
-            row |= json.loads((args.work / f"{one.way}.json").read_text())
+            row |= json.loads((args.work / f"{one.way}.json").read_text()) | {"what": peers[one.way].what}
             row["file_bytes"] = (args.work / f"{one.way}.index").stat().st_size / args.rows
             print(line(row), flush=True)
             file.write(json.dumps(row) + "\n")
@@ -178,7 +177,7 @@ def private() -> int:
     return full.rss - full.shared
 
 
-def choose(way: str, peer: Peer, args: argparse.Namespace, sets: dict[str, np.ndarray]) -> list[Setting]:
+def choose(way: str, peer: Peer, targets: list[float], sets: dict[str, np.ndarray]) -> list[Setting]:
     """The library's own setting, one for each target, and the curve; by texts that are not measured on."""
     known: dict[int, float] = {}
 
@@ -196,11 +195,10 @@ def choose(way: str, peer: Peer, args: argparse.Namespace, sets: dict[str, np.nd
         if known[dial] >= CURVE[1] or known[dial] - before < GAIN:
             break
         before = known[dial]
-    for target in args.targets:
+    for target in targets:
         if max(known.values()) >= target:
             why.setdefault(least(target, sorted(known), reached), []).append(f"text {target:g}")
-    usual = json.loads((args.work / f"{way}.json").read_text())["usual"]
-    why.setdefault(usual, []).append("usual")
+    why.setdefault(peer.usual(), []).append("usual")
     return [Setting(way, dial, why[dial], {kind: [] for kind in KINDS}) for dial in sorted(why)]
 
 
