@@ -3,6 +3,7 @@
 import json
 import operator
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral
@@ -17,7 +18,7 @@ from .columns import Columns
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
 from .filters import Selection, select
-from .index import About, Keeper
+from .index import About, Keeper, check_layout
 from .ingest import ingest
 from .labelling import classify
 from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, TextModel, read_labels, read_templates
@@ -77,7 +78,8 @@ class Collection:
             model = load_encoder(wanted, device=device, precision=precision)
             Store.create(self.path).close()
         self._store = Store(self.path, read_only=read_only)
-        self._held: tuple[Searcher, object] | None = None  # and the index it was made with
+        self._held: tuple[Searcher, tuple[object, object]] | None = None  # and what it was made of
+        self._refreshing = threading.Lock()
         self._columns: Columns | None = None
         try:
             self._spaces = spaces = Spaces(self._store, model, device, precision)
@@ -434,10 +436,19 @@ class Collection:
         space = self._spaces.in_use()
         if space is None:
             return None
-        now = (space, self._store.generation(), self._keeper.stamp(space))
-        if self._held is None or self._held[1] != now:
-            self._held = Searcher(self._store, space, self._keeper.index), now
-        return self._held[0]
+        now = ((space, self._store.generation()), self._keeper.stamp(space))
+        held = self._held
+        if held and held[1] == now:
+            return held[0]
+        same = held is not None and held[1][0] == now[0]  # but for the index: the old one will do meanwhile
+        if not self._refreshing.acquire(blocking=not same):
+            return held[0] if held else None
+        try:
+            if self._held is None or self._held[1] != now:
+                self._held = Searcher(self._store, space, self._keeper.index), now
+            return self._held[0]
+        finally:
+            self._refreshing.release()
 
     def _only(self, where: str | None) -> Selection | None:
         """The pictures that pass a condition; None: there is none."""
@@ -550,7 +561,8 @@ class Collection:
                 string; kept for later builds. None: as the last time, "auto" at first.
             target_recall: the share of the true ten best that is to be found for a text, and for a
                 picture; it is tuned until it surely is (95 %). None: as the last time, 0.95 at first.
-            queries: texts to tune on, such as are asked here; None: captions that come with clipsearch.
+            queries: texts to tune on, such as are asked here, some hundred at best; captions that come
+                with clipsearch make them up to 100. None: 1,000 of those captions.
             progress: show a bar; None does where a terminal is watching.
 
         Returns:
@@ -569,11 +581,13 @@ class Collection:
             raise LayoutError(f"target_recall is a share such as 0.95, below 1, got {target_recall!r}")
         if queries is not None and (isinstance(queries, str) or not len(queries)):
             raise LayoutError(f"queries are texts to tune on, at least one text, got {queries!r}")
+        if layout is not None:
+            check_layout(layout, space.dim)
         self._keeper.wait()
         return self._keeper.build(
             space,
             self.encode_texts,
-            wanted=layout,
+            layout=layout,
             target_recall=target_recall,
             queries=queries,
             progress=progress,

@@ -7,6 +7,7 @@ seconds of encoding: the next run skips what was committed.
 import hashlib
 import json
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -168,7 +169,7 @@ class _Ingest:
         loaded = Loaded(replace(item, read=_spent))  # what it may hold is not kept until the commit
         started = time.perf_counter()
         try:
-            loaded.metadata = json.dumps(dict(item.metadata), default=str)
+            loaded.metadata = json.dumps(_plain(dict(item.metadata)), default=str)
             data = item.read()
             loaded.sha256 = _sha256(data)
             if self.store.content_of(loaded.sha256) not in self.outcomes.encoded:
@@ -312,6 +313,15 @@ def _reason(error: Exception) -> str:
     else:
         text = f"{type(error).__name__}: {error}"
     return text.encode("utf-8", "backslashreplace").decode()  # SQLite takes no lone surrogates
+
+
+def _plain(value: Any) -> Any:
+    """Metadata without numbers that JSON cannot write, which become nothing known."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _spent() -> bytes:

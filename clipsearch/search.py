@@ -58,7 +58,6 @@ class Searcher:
         self._snapshot = snapshot = store.snapshot(space)
         self.generation = snapshot.generation
         self._contents = snapshot.contents  # (N,) content id of each row
-        self._rows_each = int(np.unique(self._contents, return_counts=True)[1].max(initial=1))  # at most
         self._index = index(snapshot)
         self._sources: dict[int, Source] = {}
 
@@ -88,7 +87,9 @@ class Searcher:
         if not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
-        wanted = self._rows_each * (k + (without is not None))  # rows that surely hold so many pictures
+        wanted = self._snapshot.rows_each * (
+            k + (without is not None)
+        )  # rows that surely hold so many pictures
         found = self._index.search(queries, wanted, only=rows, kind=kind)
         return [
             SearchResults(self._hits(near, k, without, only), name, model=self.space.model)

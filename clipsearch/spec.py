@@ -50,10 +50,11 @@ class IndexSpec:
 
     def written_out(self, rows: int, dim: int) -> str:
         """The factory string for so many vectors."""
-        return self.factory.format(cells=cells(rows), pairs=pairs(dim))
+        return self.factory.replace("{cells}", str(cells(rows))).replace("{pairs}", str(pairs(dim)))
 
 
 AUTO, EXACT = "auto", "exact"
+TARGET = 0.95  # recall@10 that an index is tuned to, unless another is asked for
 TRAIN_PER_CELL = 48  # vectors: FAISS warns below 39, and more hardly help
 LARGE = "ivf-pq-fastscan"
 
@@ -78,7 +79,13 @@ def index_specs() -> dict[str, IndexSpec]:
 
 
 def spec_of(layout: str) -> IndexSpec:
-    """The shipped spec of that name, or one made of a FAISS factory string."""
+    """The shipped spec of that name, or one made of a FAISS factory string.
+
+    Raises:
+        LayoutError: it is neither a name nor a text that could be a factory string.
+    """
+    if not isinstance(layout, str) or not layout.strip():
+        raise LayoutError(f"a layout is a name such as 'exact' or a FAISS factory string, got {layout!r}")
     own = IndexSpec(layout, "your own", layout, train_per_cell=TRAIN_PER_CELL, probes=16, depth=32)
     return index_specs().get(layout, own)
 

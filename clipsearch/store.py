@@ -85,6 +85,13 @@ class Snapshot:
         return None if shown is None or shown.all() else shown
 
     @cached_property
+    def rows_each(self) -> int:
+        """How many rows the content with the most of them has; at least 1."""
+        if (np.diff(self.contents) > 0).all():  # quicker than counting, and usual
+            return 1
+        return int(np.unique(self.contents, return_counts=True)[1].max(initial=1))
+
+    @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
         """(segments + 1,) the first row of each segment, and the number of rows."""
         return np.cumsum([0, *(len(segment.contents) for segment in self.segments)])

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ClipsearchError, CollectionError, DamagedError
+from .errors import ClipsearchError, CollectionError
 from .index import damage as damage_of_index
-from .index import folder_of, read_about
+from .index import described_wrong, folder_of, read_about
 from .segments import SegmentRow, damage, digest_of, open_segment, row_table
 from .store import DATABASE, DESCRIPTION, SEAL, Space, Store
 from .writer import leftovers, writing
@@ -126,12 +126,10 @@ def _verify_space(store: Store, space: Space, found: Verification) -> None:
 
 
 def _verify_index(store: Store, space: Space, found: Verification) -> None:
-    try:
-        about = read_about(store, space)
-        problems = damage_of_index(folder_of(store, space), about) if about else []
-    except DamagedError as error:
-        about, problems = None, [str(error)]
-    found.files += 1 + len(about.digests) if about else 0
+    wrong = described_wrong(store, space)
+    about = None if wrong else read_about(store, space)
+    problems = [wrong] if wrong else damage_of_index(folder_of(store, space), about) if about else []
+    found.files += 2 + len(about.digests) if about else 0
     found.problems += [f"{problem}; `clipsearch index` builds it anew" for problem in problems]
 
 

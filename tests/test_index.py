@@ -147,6 +147,10 @@ def test_a_factory_string_of_ones_own_is_built_and_tuned(factory, photos):
     ("factory", "complaint"),
     [
         ("no such thing", "neither a shipped layout"),
+        ("pqfastscan", "did you mean 'pq-fastscan'"),
+        ("IVF{n},Flat", "neither a shipped layout"),
+        ("", "a layout is a name"),
+        (3, "a layout is a name"),
         ("IVF16,PQ5", "neither a shipped layout|cannot build"),
         ("PQ16x4fs", "written IVF1,PQ"),
         ("PQ16", "written IVF1,PQ"),
@@ -272,6 +276,11 @@ def test_a_model_without_a_text_tower_is_tuned_on_pictures_alone(photos, monkeyp
     assert "no texts" in tuned["text"].source
 
 
+def test_a_few_texts_are_made_up_to_a_hundred(photos):
+    tuned = photos.build_index("IVF64,Flat", queries=["one", "two"], progress=False).tuned["text"]
+    assert (tuned.queries, tuned.source[:46]) == (100, "texts that were given, and 98 captions that sh")
+
+
 def test_no_texts_to_tune_on_are_an_error(photos):
     with pytest.raises(LayoutError, match="at least one text"):
         photos.build_index("IVF64,Flat", queries=[])
@@ -352,7 +361,7 @@ def test_an_index_is_built_anew_in_the_background_when_a_tenth_is_not_in_it(phot
     photos.close()  # waits
     index = approximate_index(photos)
     assert (index.waiting, len(index._rows)) == (0, N + 2 * (N // 10))
-    assert (index.about.wanted, index.about.target_recall) == ("IVF64,Flat", 0.9)
+    assert index.about.wanted == ("IVF64,Flat", 0.9)
 
 
 def test_an_index_is_built_anew_when_much_of_it_was_removed(photos):
@@ -407,7 +416,7 @@ def test_rows_added_while_an_index_is_built_wait_for_the_next_one(photos, monkey
 def test_going_back_to_exact_leaves_no_file_of_the_index(photos):
     photos.build_index("IVF64,Flat", progress=False)
     photos.build_index("exact", progress=False)
-    assert [path.name for path in (photos.path / "index").rglob("*.*")] == [published.SIDECAR]
+    assert {path.name for path in (photos.path / "index").rglob("*.*")} == {"index.json", "wanted.json"}
     assert recall(photos) == 1.0
 
 
@@ -427,6 +436,45 @@ def test_a_dropped_model_takes_its_index_with_it(photos):
     photos.drop_model("made-up")
     assert list((photos.path / "index").glob("*")) == []
     assert photos.verify().problems == []
+
+
+def test_an_index_of_which_nothing_is_left_is_not_built_again(photos, caplog):
+    photos.build_index("Flat", progress=False)
+    photos.remove(*range(1, N + 1))
+    photos.close()
+    assert photos.search(embedding=np.ones(DIM)).hits == ()
+    with pytest.raises(LayoutError, match="no pictures to build 'Flat' of"):
+        photos.build_index(progress=False)
+    put(photos, pictures(300))
+    photos._keep_index(progress=False)
+    photos.close()
+    assert (photos.index()["rows"], photos.index()["gone"]) == (300, 0)
+
+
+def test_an_auto_index_that_shrank_is_kept_up_until_it_is_half_the_limit(photos, monkeypatch):
+    for module in (spec, keeper):
+        monkeypatch.setattr(module, "MAX_EXACT", 2 * DIM * (N - 1))
+    photos._keep_index(progress=False)
+    photos.close()
+    assert photos.index()["rows"] == N
+    photos.remove(*range(1, 400))
+    photos.close()
+    assert photos._keeper.due(photos._spaces.in_use()) == ""
+    photos.remove(*range(400, 700))  # 17 % of it
+    photos.close()
+    assert photos.index()["layout"] == "exact"
+
+
+def test_another_space_is_described_without_losing_the_index_in_use(photos):
+    photos.build_index("IVF64,Flat", progress=False)
+    with writing(photos._store) as writer:
+        space = writer.add_space(model="other", fingerprint="other-1", dim=DIM)
+        with writer.transaction():
+            writer.append(space, np.arange(1, N + 1), pictures(N, seed=7))
+    photos.search(TEXTS[0])
+    before = photos._keeper._loaded[1][1]
+    assert [about["index"]["layout"] for about in photos.info()["models"]] == ["IVF64,Flat", "exact"]
+    assert photos._keeper._loaded[1][1] is before
 
 
 def test_a_read_only_collection_has_no_index_built(photos):
@@ -555,7 +603,8 @@ def copy(indexed, tmp_path):
 
 
 def files_of(photos):
-    return {path.suffix: path for path in (photos.path / "index" / "1-made-up").iterdir()}
+    folder = photos.path / "index" / "1-made-up"
+    return {path.suffix: path for path in folder.iterdir() if path.name != published.WANTED}
 
 
 def flip(path, place):
@@ -621,6 +670,29 @@ def test_a_damaged_or_lost_index_is_built_anew_by_whoever_writes_next(name, copy
     assert not path.exists()
 
 
+@pytest.mark.parametrize("name", ["index.json", "wanted.json"])
+def test_a_damaged_description_is_told_and_written_anew_with_what_was_asked_for(name, copy, caplog):
+    path = copy.path / "index" / "1-made-up" / name
+    flip(path, 40)
+    assert len(copy.verify().problems) == 1 and name in copy.verify().problems[0]
+    for _ in range(3):
+        copy.search(TEXTS[0])
+        put(copy, pictures(1, seed=len(copy)))
+    copy._keep_index(progress=False)
+    copy.close()
+    assert copy.verify().problems == []
+    assert (copy.index()["layout"], copy.index()["rows"]) == ("IVF4(SQfp16),PQ16x4fs", 403)
+    assert caplog.text.count("every vector is looked at") <= 1
+
+
+def test_where_both_descriptions_are_damaged_it_is_as_if_nothing_had_been_asked_for(copy):
+    for name in ("index.json", "wanted.json"):
+        flip(copy.path / "index" / "1-made-up" / name, 40)
+    copy._keep_index(progress=False)
+    copy.close()
+    assert (copy.index()["layout"], copy.verify().problems) == ("exact", [])
+
+
 def test_an_index_of_another_collection_is_foreign(copy, tmp_path, caplog):
     with cs.Collection(tmp_path / "other", model=MadeUp()) as other:
         put(other, pictures(400, seed=3))
@@ -646,13 +718,14 @@ def test_an_unfinished_build_leaves_the_old_index_and_is_swept_by_the_next(copy,
         patched.setattr(published, "write_durably", stop)
         with pytest.raises(CollectionError, match="full"):
             copy.build_index(progress=False)
-    assert len(list(before[".json"].parent.iterdir())) == 5
+    assert len(list(before[".json"].parent.iterdir())) == 6
     assert load(copy._store, space).about.number == 1
     assert copy.build_index(progress=False).number == 3
     assert sorted(path.name for path in before[".json"].parent.iterdir()) == [
         "000003.contents.npy",
         "000003.faiss",
         "index.json",
+        "wanted.json",
     ]
 
 

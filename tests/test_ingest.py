@@ -559,3 +559,22 @@ def test_metadata_that_is_no_json_is_kept_as_text(photos, folder):
     assert outcomes(photos.add(Own())) == {"added": 1}
     assert photos.search("red")[0].metadata["from"] == str(folder)
     assert photos.refresh() == [], "a source of one's own cannot be opened again by its name"
+
+
+def test_a_number_that_json_cannot_write_is_nothing_known(photos, folder):
+    class Own:
+        kind, root, lists_all, options = "own", "place", True, {}
+
+        def items(self):
+            odd = {"n": float("nan"), "m": {"far": [1.5, float("inf")]}, "rating": 4}
+            yield cs.Item("one", (folder / "red.png").read_bytes, metadata=odd)
+
+        def item(self, key):
+            return None
+
+        def path(self, key):
+            return key
+
+    photos.add(Own())
+    known = photos.search("red", where="rating = 4 and n is null and width > 1")[0].metadata
+    assert (known["n"], known["m"], known["rating"]) == (None, {"far": [1.5, None]}, 4)

@@ -94,7 +94,7 @@ def index(
     reports = []
     wanted = None if upgrade else model
     with Collection(folder, model=wanted, device=device, precision=precision, memory=memory) as photos:
-        if layout:
+        if layout is not None:
             check_layout(layout, photos.encoder.dim)  # what is wrong is told before anything is encoded
         if upgrade and model:
             steps = _upgrade(photos, model, device, precision)
@@ -104,7 +104,7 @@ def index(
             reports.append(report)
             if not as_json:
                 _tell(report, folder)
-        if layout or target_recall:
+        if layout is not None or target_recall:
             built = photos.build_index(layout, target_recall=target_recall)
             note(f"index {printable(built.layout)}: {describe(photos.index())}")
     if as_json:

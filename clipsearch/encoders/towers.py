@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import ModelError
+from ..files import interrupts_held
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def load_tower(recipe: Recipe, side: Side) -> "nn.Module":
         ModelError: a weight is missing, left over or of another shape: nothing is ever made up.
     """
     try:
-        tower = _single(recipe, side) or _of_whole(recipe, side)
+        with interrupts_held():  # libraries that Ctrl-C stops in the middle of a file call it damaged
+            tower = _single(recipe, side) or _of_whole(recipe, side)
     except Exception as error:  # torch, timm, open_clip and safetensors each have their own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(

@@ -3,7 +3,7 @@
 from .approximate import ApproximateIndex, Kind
 from .keeper import Keeper
 from .layout import check_layout
-from .published import About, Published, Tuned, damage, folder_of, load, read_about
+from .published import About, Published, Tuned, Wish, damage, described_wrong, folder_of, load, read_about
 
 __all__ = [
     "About",
@@ -12,8 +12,10 @@ __all__ = [
     "Kind",
     "Published",
     "Tuned",
+    "Wish",
     "check_layout",
     "damage",
+    "described_wrong",
     "folder_of",
     "load",
     "read_about",

@@ -10,19 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bank import captions
+from ..errors import LayoutError
 from ..exact import ExactIndex
 from ..spec import AUTO, Choice, choose, spec_of
 from ..store import Snapshot, Space, Store
 from ..types import Embeddings
 from .approximate import TUNED_FOR
 from .layout import make_layout
-from .published import About, Tuned, publish
+from .published import About, Tuned, Wish, publish
 from .tuning import tune
 
 logger = logging.getLogger("clipsearch")
 
 TEXTS, IMAGES = 1000, 500  # held-out queries of each kind
-TARGET = 0.95  # recall@10
+LEAST = 100  # texts to tune on
+SHIPPED = "captions that ship with clipsearch"
 Encode = Callable[[Sequence[str]], Embeddings]
 
 
@@ -38,8 +40,7 @@ def build(
     space: Space,
     encode: Encode,
     *,
-    wanted: str = AUTO,
-    target_recall: float = TARGET,
+    wanted: Wish,
     queries: Sequence[str] | None = None,
     memory: int | None = None,
     done: Callable[[int], object] = lambda rows: None,
@@ -50,8 +51,7 @@ def build(
         store: the collection.
         space: whose vectors.
         encode: gives float32 (n, dim) unit rows for n texts.
-        wanted: "auto", a layout's name or a FAISS factory string.
-        target_recall: recall@10 to reach on text queries, and on pictures as queries.
+        wanted: the layout, and the recall@10 to reach on text queries, and on pictures as queries.
         queries: texts to tune on; None: captions that ship with clipsearch.
         memory: bytes that an index chosen by "auto" may take; None: any.
         done: told how many more vectors are in.
@@ -62,11 +62,13 @@ def build(
     """
     started = time.perf_counter()
     snapshot = store.snapshot(space)
-    choice = chosen(snapshot, wanted, memory)
-    about = About(wanted, target_recall, choice.spec.name, choice.why)
+    choice = chosen(snapshot, wanted.layout, memory)
+    about = About(wanted, choice.spec.name, choice.why)
     if not choice.spec.factory:
         return publish(store, space, about, None, np.empty(0, np.int64))
     rows = shown_rows(snapshot)
+    if not len(rows):
+        raise LayoutError(f"there are no pictures to build {choice.spec.name!r} of; add some first")
     if len(rows) < choice.spec.min_rows:
         logger.info("%s pays from %s vectors on", choice.spec.name, f"{choice.spec.min_rows:,}")
     logger.info(f"building the index {choice.spec.name} of {len(rows):,} vectors: {choice.why}")
@@ -74,10 +76,10 @@ def build(
     logger.info("tuning it")
     untuned = Tuned(choice.spec.probes, choice.spec.depth, 0.0, 0.0, 0, "nothing: the model encodes no texts")
     tuned = {"text": untuned} | {
-        kind: tune(layout, asked, nearest, target=target_recall, source=source)
+        kind: tune(layout, asked, nearest, target=wanted.target_recall, source=source)
         for kind, (asked, nearest, source) in _held_out(snapshot, rows, encode, queries).items()
     }
-    for short in _short_of(tuned, target_recall):
+    for short in _short_of(tuned, wanted.target_recall):
         logger.warning(short)
     about = replace(
         about,
@@ -85,7 +87,9 @@ def build(
         tuned=tuned,
         seconds=round(time.perf_counter() - started, 1),
     )
-    return publish(store, space, about, layout, snapshot.contents[rows])
+    about = publish(store, space, about, layout, snapshot.contents[rows])
+    logger.info(f"the index {about.layout} is in place, after {about.seconds:,.0f} s")
+    return about
 
 
 def shown_rows(snapshot: Snapshot) -> npt.NDArray[np.int64]:
@@ -100,15 +104,26 @@ def _held_out(
     exact, held = ExactIndex(snapshot), {}
     own = np.random.default_rng(1).permutation(rows)[:IMAGES]
     pictures = snapshot.vectors(own)
-    near = [near.rows for near in exact.search(pictures, TUNED_FOR + 1)]
-    others = [found[found != row][:TUNED_FOR] for found, row in zip(near, own, strict=True)]
+    contents = snapshot.contents
+    near = [near.rows for near in exact.search(pictures, TUNED_FOR + snapshot.rows_each)]
+    others = [
+        found[contents[found] != contents[row]][:TUNED_FOR] for found, row in zip(near, own, strict=True)
+    ]
     held["image"] = (pictures, _positions(rows, others), "stored vectors, each without itself")
     with suppress(NotImplementedError):
-        asked = encode(captions()[:TEXTS] if queries is None else list(queries))
+        texts, source = _texts(queries)
+        asked = encode(texts)
         near = [near.rows for near in exact.search(asked, TUNED_FOR)]
-        source = "captions that ship with clipsearch" if queries is None else "texts that were given"
         held["text"] = (asked, _positions(rows, near), source)
     return held
+
+
+def _texts(queries: Sequence[str] | None) -> tuple[list[str], str]:
+    """Texts to tune on, at least LEAST of them, and what they are."""
+    if queries is None:
+        return captions()[:TEXTS], SHIPPED
+    more = captions()[: max(0, LEAST - len(queries))]  # a few texts are sure of nothing
+    return [*queries, *more], "texts that were given" + (f", and {len(more)} {SHIPPED}" if more else "")
 
 
 def _positions(rows: npt.NDArray[np.int64], found: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

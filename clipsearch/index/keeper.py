@@ -3,7 +3,7 @@
 import atexit
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import ClipsearchError, DamagedError, LockedError
@@ -11,11 +11,20 @@ from ..exact import ExactIndex
 from ..files import write_lock
 from ..gpu import DeviceIndex, fits, upload
 from ..progress import progress_bar
-from ..spec import AUTO, EXACT, MAX_EXACT
+from ..spec import AUTO, EXACT, MAX_EXACT, Choice
 from ..store import Snapshot, Space, Store
 from .approximate import ApproximateIndex
-from .build import Encode, build, chosen
-from .published import About, Published, load, published_at, read_about
+from .build import Encode, build, chosen, shown_rows
+from .published import (
+    About,
+    Published,
+    Wish,
+    described_wrong,
+    load,
+    published_at,
+    read_about,
+    read_wish,
+)
 
 logger = logging.getLogger("clipsearch")
 
@@ -26,53 +35,54 @@ SHRUNK = 0.5  # of the size up to which every vector is looked at: an index that
 
 
 class Keeper:
-    """The index of a store: loaded when another is published, built when one is due."""
+    """The indexes of a store: loaded when another is published, built when one is due."""
 
     def __init__(
         self, store: Store, memory: int | None = None, device: Callable[[], str] = lambda: "cpu"
     ) -> None:
-        """Keep the index of a store within `memory` bytes; None: whatever it takes.
+        """Keep the indexes of a store; "auto" chooses none that takes more than `memory` bytes.
 
         `device` tells where the model is: a GPU that holds all vectors looks at every one.
         """
         self._store, self._memory, self._device = store, memory, device
         self._uploaded: DeviceIndex | None = None
-        self._stamp: object = None
-        self._published: Published | None = None
+        self._loaded: dict[int, tuple[object, Published | None]] = {}  # by space, with its stamp
+        self._warned: set[str] = set()
         self._builder: threading.Thread | None = None
-        self._loading = threading.Lock()
 
     def stamp(self, space: Space) -> object:
         """Changes whenever another index of a space is published."""
         return published_at(self._store, space)
 
     def index(self, snapshot: Snapshot) -> ExactIndex | ApproximateIndex | DeviceIndex:
-        """What searches a snapshot: an index that is whole and fits, else every vector is looked at."""
-        with self._loading:  # others wait for the index, and do not take its absence for an answer
-            return self._there(snapshot) or self._on_processor(snapshot)
+        """What searches a snapshot: an index that is whole and fits it, else every vector is looked at."""
+        return self._there(snapshot) or self._on_processor(snapshot)
 
     def _on_processor(self, snapshot: Snapshot) -> ExactIndex | ApproximateIndex:
-        stamp = (snapshot.space.id, self.stamp(snapshot.space))
         try:
-            if stamp != self._stamp:
-                self._published, self._stamp = None, stamp
-                self._published = load(self._store, snapshot.space)
-            return ApproximateIndex(snapshot, self._published) if self._published else ExactIndex(snapshot)
+            published = self._published(snapshot.space)
+            return ApproximateIndex(snapshot, published) if published else ExactIndex(snapshot)
         except (DamagedError, ValueError) as error:
-            self._published = None
-            logger.warning("%s; every vector is looked at until it is built anew", error)
+            self._warn(f"{error}; every vector is looked at until it is built anew")
             return ExactIndex(snapshot)
+
+    def _published(self, space: Space) -> Published | None:
+        """The index of a space, read only when another one than last time is there."""
+        stamp = self.stamp(space)
+        if space.id not in self._loaded or self._loaded[space.id][0] != stamp:
+            self._loaded[space.id] = stamp, None  # what is damaged is read once
+            self._loaded[space.id] = stamp, load(self._store, space)
+        return self._loaded[space.id][1]
 
     def _there(self, snapshot: Snapshot) -> DeviceIndex | None:
         """All vectors on the GPU, where that is worth it and no other index was asked for."""
-        about = self.about(snapshot.space)
-        asked = about is not None and about.wanted not in (AUTO, EXACT)
+        asked = read_wish(self._store, snapshot.space).layout not in (AUTO, EXACT)
         if asked or not self._on_gpu(len(snapshot), snapshot.space.dim):
             return None
         try:
             self._uploaded = upload(snapshot, self._device(), earlier=self._uploaded)
         except ClipsearchError as error:
-            logger.warning("%s", error)
+            self._warn(str(error))
             self._uploaded = None
         return self._uploaded
 
@@ -82,28 +92,35 @@ class Keeper:
             return False
         return self._uploaded is not None or fits(self._device(), rows=rows, dim=dim)
 
-    def about(self, space: Space) -> About | None:
-        """What is known of the index of a space; None: there is none, or it is damaged."""
-        try:
-            return read_about(self._store, space)
-        except DamagedError as error:
-            logger.warning("%s", error)
-            return None
+    def _warn(self, text: str) -> None:
+        """Say what is wrong, once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("%s", text)
 
     def due(self, space: Space) -> str:
         """Why an index is to be built; empty: it is not."""
-        about, rows = self.about(space), sum(segment.rows for segment in self._store.segments(space))
-        if about is None and 2 * rows * space.dim <= MAX_EXACT:
+        wish, rows = read_wish(self._store, space), sum(s.rows for s in self._store.segments(space))
+        if wrong := described_wrong(self._store, space):
+            return wrong
+        about = read_about(self._store, space)
+        if about is None and wish.layout == AUTO and 2 * rows * space.dim <= MAX_EXACT:
             return ""
-        if (about is None or about.wanted == AUTO) and self._on_gpu(rows, space.dim):
+        if wish.layout == AUTO and self._on_gpu(rows, space.dim):
             return ""
         snapshot = self._store.snapshot(space)
-        choice = chosen(snapshot, about.wanted if about else AUTO, self._memory)
-        built = about is not None and about.number > 0
-        if not choice.spec.factory:
-            return choice.why if built and 2 * rows * space.dim < SHRUNK * MAX_EXACT else ""
+        choice, shown = chosen(snapshot, wish.layout, self._memory), len(shown_rows(snapshot))
+        return self._amiss(about, choice, snapshot, shown) if shown else ""
+
+    def _amiss(self, about: About | None, choice: Choice, snapshot: Snapshot, shown: int) -> str:
+        """What is wrong with an index that is there, or not there; empty: nothing."""
+        if not choice.spec.factory and not (about and about.number):
+            return ""
         index = self.index(snapshot)
-        if not isinstance(index, ApproximateIndex) or index.about.layout != choice.spec.name:
+        if not isinstance(index, ApproximateIndex):
+            return choice.why
+        kept = not choice.spec.factory and 2 * shown * snapshot.space.dim >= SHRUNK * MAX_EXACT
+        if index.about.layout != choice.spec.name and not kept:
             return choice.why
         if index.waiting > WAITING:
             return f"{index.waiting:.0%} of the vectors are not in the index"
@@ -111,39 +128,54 @@ class Keeper:
 
     def describe(self, snapshot: Snapshot) -> dict[str, Any]:
         """The index of a snapshot for a person or a program: its layout, why, and what it finds."""
-        about, index = self.about(snapshot.space), self.index(snapshot)
+        index, space = self.index(snapshot), snapshot.space
+        if isinstance(index, DeviceIndex):
+            return {"layout": EXACT, "why": f"{self._device()} looks at every vector"}
         if not isinstance(index, ApproximateIndex):
-            choice = chosen(snapshot, about.wanted if about else AUTO, self._memory)
-            if isinstance(index, DeviceIndex):
-                return {"layout": EXACT, "why": f"{self._device()} looks at every vector"}
+            choice = chosen(snapshot, read_wish(self._store, space).layout, self._memory)
             waits = "" if not choice.spec.factory else f"; {choice.spec.name} is not built yet"
             return {"layout": EXACT, "why": choice.why + waits}
-        told = ("layout", "why", "factory", "target_recall", "rows", "bytes", "seconds", "built")
+        told = ("layout", "why", "factory", "rows", "bytes", "seconds", "built")
         return {
             **{name: getattr(index.about, name) for name in told},
+            "target_recall": index.about.wanted.target_recall,
             "tuned": {kind: tuned._asdict() for kind, tuned in index.about.tuned.items()},
             "waiting": round(index.waiting, 4),
             "gone": round(index.gone, 4),
         }
 
-    def build(self, space: Space, encode: Encode, *, progress: bool | None = None, **how: Any) -> About:
-        """Build the index of a space as it was built last time, or as `how` says; see `build`.
+    def build(
+        self,
+        space: Space,
+        encode: Encode,
+        *,
+        layout: str | None = None,
+        target_recall: float | None = None,
+        queries: Sequence[str] | None = None,
+        progress: bool | None = None,
+    ) -> About:
+        """Build the index of a space, as it was asked for last time where nothing else is; see `build`.
 
         Raises:
             LockedError: another process or thread is building one.
             LayoutError: the layout is unknown or cannot be built of so few vectors.
         """
-        about = self.about(space)
-        before: dict[str, Any] = (
-            {"wanted": about.wanted, "target_recall": about.target_recall} if about else {}
-        )
-        how = before | {name: value for name, value in how.items() if value is not None}
+        wish = read_wish(self._store, space)
+        wish = Wish(layout or wish.layout, target_recall or wish.target_recall)
         total = sum(segment.rows for segment in self._store.segments(space))
         with (
             write_lock(self._store.path / LOCK),
             progress_bar("index", progress, unit="vectors", total=total) as bar,
         ):
-            return build(self._store, space, encode, memory=self._memory, done=bar.update, **how)
+            return build(
+                self._store,
+                space,
+                encode,
+                wanted=wish,
+                queries=queries,
+                memory=self._memory,
+                done=bar.update,
+            )
 
     def build_when_due(self, space: Space, encode: Encode, *, progress: bool | None = None) -> None:
         """Build the index in a thread of its own if it is due; searches and adding go on meanwhile."""

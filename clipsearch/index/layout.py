@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -163,8 +164,9 @@ def make_layout(
 
 def check_layout(layout: str, dim: int) -> None:
     """Raise LayoutError where a layout is neither shipped nor a factory string for so many numbers."""
+    spec = spec_of(layout)
     if layout not in (AUTO, *index_specs()):
-        new_index(spec_of(layout), 1, dim)
+        new_index(spec, 1, dim)
 
 
 def new_index(spec: IndexSpec, rows: int, dim: int) -> Any:
@@ -178,17 +180,18 @@ def new_index(spec: IndexSpec, rows: int, dim: int) -> Any:
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
     except RuntimeError as error:
-        known = "a shipped layout (`clipsearch indexes` lists them)"
+        near = get_close_matches(factory, [AUTO, *index_specs()], n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
         raise LayoutError(
-            f"{factory!r} is neither {known} nor a factory string that FAISS understands for vectors "
-            f"of {dim} numbers: {_short(error)}"
+            f"{factory!r} is neither a shipped layout nor a factory string that FAISS understands for "
+            f"vectors of {dim} numbers: {_short(error)}; {meant}`clipsearch indexes` lists the shipped ones"
         ) from error
     kinds = faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexFlat | faiss.IndexScalarQuantizer
     if not isinstance(index, kinds):
         raise LayoutError(
-            f"{factory!r} makes a FAISS {type(index).__name__}, which cannot leave deleted pictures out, or "
-            "whose hits would be rescored twice; expected an IVF, HNSW, Flat or SQ index "
-            "(a flat PQ… is written IVF1,PQ…; hits are always rescored, so leave Refine out)"
+            f"{factory!r} makes a FAISS {type(index).__name__}; expected IVF, HNSW, Flat or SQ, which can "
+            "leave deleted pictures out (a flat PQ… is written IVF1,PQ…; leave Refine out, since hits "
+            "are always rescored)"
         )
     return index
 

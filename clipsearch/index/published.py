@@ -1,6 +1,7 @@
 """Index files on disk: what is there, whether it may be trusted, and how it is put there.
 
     index/1-builtin/index.json            what the index is: replaced by one rename, and true from then on
+    index/1-builtin/wanted.json           what was asked for: kept though the rest is damaged
     index/1-builtin/000003.faiss          FAISS's file
     index/1-builtin/000003.contents.npy   (n,) int64: whose vector each position is
 
@@ -22,10 +23,11 @@ import numpy.typing as npt
 from ..errors import CollectionError, DamagedError
 from ..files import TEMPORARY, make_folder, write_durably
 from ..segments import digest_of
+from ..spec import AUTO, TARGET
 from ..store import DESCRIPTION, Space, Store
 from .layout import Layout, read_layout
 
-SIDECAR, FORMAT = "index.json", 1
+SIDECAR, WANTED, FORMAT = "index.json", "wanted.json", 1
 
 
 class Tuned(NamedTuple):
@@ -39,12 +41,18 @@ class Tuned(NamedTuple):
     source: str  # what they were
 
 
+class Wish(NamedTuple):
+    """What was asked for."""
+
+    layout: str = AUTO  # "auto", a layout's name or a factory string
+    target_recall: float = TARGET
+
+
 @dataclass(frozen=True)
 class About:
     """What index.json says."""
 
-    wanted: str  # "auto", a layout's name or a factory string
-    target_recall: float
+    wanted: Wish
     layout: str
     why: str
     factory: str = ""
@@ -96,7 +104,7 @@ def read_about(store: Store, space: Space) -> About | None:
         if format != FORMAT:
             raise DamagedError(f"{path} has format {format!r}, and this version reads {FORMAT}")
         tuned = {kind: Tuned(**values) for kind, values in told.pop("tuned").items()}
-        about = About(**told, tuned=tuned)
+        about = About(Wish(**told.pop("wanted")), **told, tuned=tuned)
         if text != _dumped(about):
             raise DamagedError(f"{path} is not what was written ({digest[:12]})")
     except FileNotFoundError:
@@ -106,6 +114,37 @@ def read_about(store: Store, space: Space) -> About | None:
     if (about.collection, about.fingerprint) != (digest_of(store.path / DESCRIPTION), space.fingerprint):
         raise DamagedError(f"{path} belongs to another collection or to other weights")
     return about
+
+
+def read_wish(store: Store, space: Space) -> Wish:
+    """What was asked for, from whichever description is whole; "auto" where none is."""
+    with suppress(DamagedError):
+        return _read_wanted(folder_of(store, space) / WANTED)
+    with suppress(DamagedError):
+        about = read_about(store, space)
+        return about.wanted if about else Wish()
+    return Wish()
+
+
+def _read_wanted(path: Path) -> Wish:
+    try:
+        text = path.read_text()
+        wish = Wish(**json.loads(text)["wanted"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+    if text != _sealed({"wanted": wish._asdict()}):
+        raise DamagedError(f"{path} is not what was written")
+    return wish
+
+
+def described_wrong(store: Store, space: Space) -> str:
+    """What is wrong with the two descriptions of an index; empty: nothing, or there is none."""
+    try:
+        if read_about(store, space):
+            _read_wanted(folder_of(store, space) / WANTED)
+        return ""
+    except DamagedError as error:
+        return str(error)
 
 
 def load(store: Store, space: Space) -> Published | None:
@@ -174,6 +213,8 @@ def publish(
         fingerprint=space.fingerprint,
         built=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    wish = _sealed({"wanted": about.wanted._asdict()})
+    write_durably(folder / WANTED, lambda file: file.write(wish.encode()))
     write_durably(folder / SIDECAR, lambda file: file.write(_dumped(about).encode()))
     sweep(folder, about)
     return about
@@ -213,8 +254,12 @@ def _write(path: Path, write: Callable[[Any], object]) -> str:
 
 
 def _dumped(about: About) -> str:
-    """JSON that begins with its own digest: no byte can change unnoticed."""
-    told = asdict(about) | {"tuned": {kind: tuned._asdict() for kind, tuned in about.tuned.items()}}
+    tuned = {kind: tuned._asdict() for kind, tuned in about.tuned.items()}
+    return _sealed(asdict(about) | {"tuned": tuned, "wanted": about.wanted._asdict()})
+
+
+def _sealed(told: Mapping[str, Any]) -> str:
+    """JSON with its own digest in it: no byte can change unnoticed."""
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     sha = hashlib.sha256(text.encode()).hexdigest()
     return json.dumps({"format": FORMAT, "sha256": sha, **told}, indent=1, sort_keys=True) + "\n"

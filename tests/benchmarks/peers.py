@@ -19,6 +19,7 @@ import usearch.index
 
 from clipsearch.index import About, ApproximateIndex, Published, Tuned
 from clipsearch.index.layout import make_layout, read_layout
+from clipsearch.index.published import Wish
 from clipsearch.segments import Segment
 from clipsearch.spec import spec_of
 from clipsearch.store import Snapshot, Space
@@ -295,7 +296,7 @@ class Clipsearch:
         contents = np.arange(1, len(vectors) + 1)
         space = Space(1, "1-made-up", "made-up", "", vectors.shape[1], True)
         snapshot = Snapshot(1, space, (Segment(vectors, contents),), np.empty(0, np.int64))
-        about = About("ivf-pq-fastscan", 0.95, "ivf-pq-fastscan", "asked for")
+        about = About(Wish(), "ivf-pq-fastscan", "asked for")
         self.index = ApproximateIndex(snapshot, Published(about, read_layout(path), contents))
 
     def usual(self) -> int:
