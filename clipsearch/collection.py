@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, cast
 
@@ -153,11 +153,13 @@ class Collection:
                 f"so {self.model!r} stays in use; make their sources readable, or remove them, "
                 "and add the model again"
             )
+        self._keeper.wait()  # an index that is being built is tuned with the model that was in use
         self._spaces.use(space, None if isinstance(model, str | os.PathLike) else model)
         self._keep_index()
 
     def drop_model(self, model: AnyModel) -> None:
         """Delete the vectors of a model that is not in use."""
+        self._keeper.wait()
         self._spaces.drop(self._spaces.find(model))
 
     # ------------------------------------------------------------------ pictures in and out
@@ -577,10 +579,11 @@ class Collection:
         if self._store.read_only or space is None:
             state = "was opened read-only" if self._store.read_only else "has no vectors yet; add pictures"
             raise CollectionError(f"{self.path} {state}")
-        if target_recall is not None and not 0 < target_recall < 1:
-            raise LayoutError(f"target_recall is a share such as 0.95, below 1, got {target_recall!r}")
-        if queries is not None and (isinstance(queries, str) or not len(queries)):
-            raise LayoutError(f"queries are texts to tune on, at least one text, got {queries!r}")
+        target_recall = _share(target_recall)
+        if queries is not None:
+            queries = [queries] if isinstance(queries, str) else list(queries)
+            if not queries or not all(isinstance(query, str) and query.strip() for query in queries):
+                raise LayoutError(f"queries are texts to tune on, at least one text, got {queries!r:.200}")
         if layout is not None:
             check_layout(layout, space.dim)
         self._keeper.wait()
@@ -640,6 +643,13 @@ class Collection:
             "index": self._keeper.describe(snapshot),
             "fingerprint": space.fingerprint,
         }
+
+
+def _share(target: float | None) -> float | None:
+    """A share of NumPy's or Python's, as a float."""
+    if target is not None and not (isinstance(target, Real) and 0 < target < 1):
+        raise LayoutError(f"target_recall is a share such as 0.95, below 1, got {target!r}")
+    return None if target is None else float(target)
 
 
 def _below(path: str, folders: Iterable[str]) -> bool:

@@ -6,6 +6,7 @@ queries are one matrix product per block of rows. All three end in the same resc
 score never depends on the way it was found.
 """
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from .store import Snapshot
 from .types import Embeddings
 
 SMALL = 1 << 25  # values that NumPy scores in less time than FAISS takes to import
+TINY = 1 << 19  # the same where FAISS is there anyway
 SCANNED = 16  # queries up to which reading the vectors once for each is quicker than unpacking them
 TOGETHER = 256  # queries multiplied at a time: their scores against a block take some 10 MB
 BLOCK = 1 << 22  # values unpacked at a time: 16 MB of float32, near the cache
@@ -51,6 +53,9 @@ class ExactIndex:
         self._shown = both(snapshot.shown, rows)  # (N,); None: all
         self._pieces = list(_pieces(snapshot, self._shown))
         self._rows = sum(len(piece.vectors) for piece in self._pieces)
+        self._handful: npt.NDArray[np.int64] | None = None  # (m,) all that may be found, where few are
+        if self._shown is not None and np.count_nonzero(self._shown) <= FEW < self._rows:
+            self._handful = np.flatnonzero(self._shown)
 
     def search(
         self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None, kind: str = "text"
@@ -73,16 +78,29 @@ class ExactIndex:
         self, queries: Embeddings, k: int, *, only: npt.NDArray[np.bool_] | None = None
     ) -> list[npt.NDArray[np.int64]]:
         """Rows among which are the k nearest of each query, in no order."""
-        if only is not None and len(queries) <= SCANNED and np.count_nonzero(only) <= FEW:
-            return [np.flatnonzero(only if self._shown is None else only & self._shown)] * len(queries)
+        if (rows := self._few(only)) is not None:
+            return _gather(self._snapshot, queries, rows, k + SPARE)
         pieces = self._pieces if only is None else _masked(self._pieces, only)
         wanted = min(k + SPARE, self._rows)
         if not wanted:
             return [np.empty(0, np.int64) for _ in queries]
-        if self._rows * self._dim <= SMALL or len(queries) > SCANNED:
+        if self._rows * self._dim <= self._small or len(queries) > SCANNED:
             parts = [queries[i : i + TOGETHER] for i in range(0, len(queries), TOGETHER)]
             return [rows for part in parts for rows in _multiply(pieces, part, wanted)]
         return [_scan(pieces, query, wanted) for query in queries]
+
+    def _few(self, only: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64] | None:
+        """The rows that may be found, where fetching them beats passing over the others; else None."""
+        if only is None:
+            return self._handful
+        if np.count_nonzero(only) > FEW:
+            return None
+        return np.flatnonzero(only if self._shown is None else only & self._shown)
+
+    @property
+    def _small(self) -> int:
+        """Values up to which NumPy is as quick as FAISS, or as importing it."""
+        return TINY if "faiss" in sys.modules else SMALL
 
 
 def rescore(
@@ -102,6 +120,16 @@ def both(
     if one is None or other is None:
         return other if one is None else one
     return one & other
+
+
+def _gather(
+    snapshot: Snapshot, queries: Embeddings, rows: npt.NDArray[np.int64], wanted: int
+) -> list[npt.NDArray[np.int64]]:
+    """Candidates of each query among a few rows."""
+    if len(queries) == 1 or len(rows) <= wanted:
+        return [rows] * len(queries)
+    scores = queries @ snapshot.vectors(rows).T  # (q, m)
+    return list(rows[np.argsort(-scores, axis=1, kind="stable")[:, :wanted]])
 
 
 def _pieces(snapshot: Snapshot, shown: npt.NDArray[np.bool_] | None) -> Iterator[Piece]:

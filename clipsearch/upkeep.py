@@ -4,6 +4,7 @@ import json
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy.typing as npt
 
 from .errors import ClipsearchError, CollectionError
 from .index import damage as damage_of_index
-from .index import described_wrong, folder_of, read_about
+from .index import described_wrong, folder_of, published_at, read_about, read_wish
 from .segments import SegmentRow, damage, digest_of, open_segment, row_table
+from .spec import AUTO, EXACT
 from .store import DATABASE, DESCRIPTION, SEAL, Space, Store
 from .writer import leftovers, writing
 
@@ -48,11 +50,16 @@ def verify(store: Store) -> Verification:
     """Read a whole collection and compare it with its digests and counts."""
     try:
         while True:
-            before, found = store.generation(), _verify(store)
-            if found.ok or store.generation() == before:
+            before, found = _now(store), _verify(store)
+            if found.ok or _now(store) == before:
                 return found  # else it was written meanwhile: what looked wrong may only have been replaced
     except CollectionError as error:
         return Verification(problems=[str(error)])
+
+
+def _now(store: Store) -> object:
+    """Changes with every commit, and whenever an index is published."""
+    return store.generation(), [published_at(store, space) for space in store.spaces()]
 
 
 def _verify(store: Store) -> Verification:
@@ -130,6 +137,8 @@ def _verify_index(store: Store, space: Space, found: Verification) -> None:
     about = None if wrong else read_about(store, space)
     problems = [wrong] if wrong else damage_of_index(folder_of(store, space), about) if about else []
     found.files += 2 + len(about.digests) if about else 0
+    if not about and not wrong and (layout := read_wish(store, space).layout) not in (AUTO, EXACT):
+        found.notes.append(f"the index {layout} of {space.folder} is gone; `clipsearch index` builds it anew")
     found.problems += [f"{problem}; `clipsearch index` builds it anew" for problem in problems]
 
 
@@ -177,4 +186,10 @@ def _segments(store: Store) -> list[SegmentRow]:
 
 
 def _bytes(store: Store) -> int:
-    return sum(path.stat().st_size for path in store.path.rglob("*") if path.is_file())
+    return sum(map(_size, store.path.rglob("*")))
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):  # gone meanwhile: an index is being built
+        return path.stat().st_size if path.is_file() else 0
+    return 0

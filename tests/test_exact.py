@@ -49,6 +49,7 @@ def way(request, monkeypatch):
     """Every search goes this way, whatever its size."""
     if request.param == "scan":
         monkeypatch.setattr(exact, "SMALL", 0)
+        monkeypatch.setattr(exact, "TINY", 0)
     return request.param
 
 
@@ -65,6 +66,23 @@ def test_every_way_agrees_with_brute_force(way, sizes, k, hidden):
         rows, scores = brute_force(snap, query, k)
         np.testing.assert_array_equal(near.rows, rows)
         np.testing.assert_allclose(near.scores, scores, atol=2e-6)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_of_a_few_rows_that_lie_far_apart_no_others_are_read(count, monkeypatch):
+    monkeypatch.setattr(exact, "FEW", 5)
+    snap, read = snapshot((300, 211)), []
+    rows = np.zeros(511, np.bool_)
+    rows[[0, 299, 300, 510]] = True
+    queries = as_embeddings(np.random.default_rng(2).standard_normal((count, DIM)))
+    for name in ("_multiply", "_scan"):
+        monkeypatch.setattr(exact, name, lambda *a: read.append(a))
+    for index, only in ((ExactIndex(snap, rows), None), (ExactIndex(snap), rows)):
+        for query, near in zip(queries, index.search(queries, 3, only=only), strict=True):
+            stored = np.concatenate([s.vectors for s in snap.segments]).astype(np.float64)
+            best = sorted(np.flatnonzero(rows), key=lambda row: -(stored[row] @ query))[:3]
+            assert near.rows.tolist() == best
+    assert read == []
 
 
 def test_many_queries_agree_with_brute_force_across_blocks(monkeypatch):

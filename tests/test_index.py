@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import clipsearch as cs
-from clipsearch import spec
+from clipsearch import gpu, spec
 from clipsearch.errors import ClipsearchError, CollectionError, DamagedError, LayoutError, LockedError
 from clipsearch.exact import ExactIndex
 from clipsearch.faiss_check import load_faiss
@@ -149,6 +149,9 @@ def test_a_factory_string_of_ones_own_is_built_and_tuned(factory, photos):
         ("no such thing", "neither a shipped layout"),
         ("pqfastscan", "did you mean 'pq-fastscan'"),
         ("IVF{n},Flat", "neither a shipped layout"),
+        ("HNSW1", "HNSW1; expected a number from 2"),
+        ("HNSW16_2+PQ8", "expected IVF, HNSW, Flat or SQ"),
+        ("IVF2000000000,Flat", "expected a number from 1 to"),
         ("", "a layout is a name"),
         (3, "a layout is a name"),
         ("IVF16,PQ5", "neither a shipped layout|cannot build"),
@@ -281,12 +284,36 @@ def test_a_few_texts_are_made_up_to_a_hundred(photos):
     assert (tuned.queries, tuned.source[:46]) == (100, "texts that were given, and 98 captions that sh")
 
 
-def test_no_texts_to_tune_on_are_an_error(photos):
+@pytest.mark.parametrize("queries", [[], [1, 2], ["  "], [None]])
+def test_texts_to_tune_on_that_are_none_are_an_error(queries, photos):
     with pytest.raises(LayoutError, match="at least one text"):
-        photos.build_index("IVF64,Flat", queries=[])
+        photos.build_index("IVF64,Flat", queries=queries)
 
 
-@pytest.mark.parametrize("target", [0, 1, 1.5, -1])
+def test_texts_for_a_model_that_encodes_none_are_an_error(photos, monkeypatch):
+    def encode_texts(self, texts, *, role="query"):
+        raise NotImplementedError("no operator")
+
+    monkeypatch.setattr(MadeUp, "encode_texts", encode_texts)
+    with pytest.raises(NotImplementedError, match="no operator"):
+        photos.build_index("IVF64,Flat", queries=TEXTS, progress=False)
+
+
+def test_pictures_are_searched_with_the_setting_for_pictures(photos):
+    about = photos.build_index("IVF64,Flat", progress=False)
+    assert about.tuned["text"].probes > about.tuned["image"].probes
+    index = approximate_index(photos)
+    asked = []
+    usual = index._layout.candidates
+    index._layout.candidates = lambda queries, count, probes, bits: (
+        asked.append(probes) or usual(queries, count, probes, bits)
+    )
+    photos.search(TEXTS[0])
+    photos.search(item=7)
+    assert asked == [about.tuned["text"].probes, about.tuned["image"].probes]
+
+
+@pytest.mark.parametrize("target", [0, 1, 1.5, -1, "0.9", float("nan")])
 def test_a_target_that_is_no_share_is_an_error(target, photos):
     with pytest.raises(LayoutError, match=r"share such as 0\.95"):
         photos.build_index("IVF64,Flat", target_recall=target)
@@ -418,6 +445,59 @@ def test_going_back_to_exact_leaves_no_file_of_the_index(photos):
     photos.build_index("exact", progress=False)
     assert {path.name for path in (photos.path / "index").rglob("*.*")} == {"index.json", "wanted.json"}
     assert recall(photos) == 1.0
+
+
+def test_a_script_that_ends_after_adding_has_its_index_all_the_same(tmp_path):
+    code = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("test_index", {__file__!r})
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+photos = made.cs.Collection({str(tmp_path / "c")!r}, model=made.MadeUp())
+made.put(photos, made.pictures(2000))
+photos.build_index("IVF16,Flat", progress=False)
+made.put(photos, made.pictures(600, seed=1))
+photos._keep_index(progress=False)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with cs.Collection(tmp_path / "c", model=MadeUp()) as photos:
+        assert photos.index()["rows"] == 2600
+
+
+def test_another_model_waits_for_an_index_that_is_tuned_with_the_old_one(photos, monkeypatch):
+    photos.build_index("IVF16,Flat", progress=False)
+    with writing(photos._store) as writer:
+        space = writer.add_space(model="other", fingerprint="other-1", dim=DIM)
+        with writer.transaction():
+            writer.append(space, np.arange(1, N + 1), pictures(N, seed=7))
+    asked = []
+
+    class Other(MadeUp):
+        model_id = "other"
+
+        def encode_texts(self, texts, *, role="query"):
+            asked.append(len(texts))
+            return super().encode_texts(texts, role=role)
+
+        def fingerprint(self):
+            return "other-1"
+
+    with writing(photos._store) as writer, writer.transaction() as db:
+        db.execute("UPDATE items SET missing = 1 WHERE id <= 800")
+    photos._keep_index(progress=False)
+    photos.use_model(Other())
+    assert (asked, photos._keeper._building()) == ([], False)
+
+
+def test_an_encoder_that_breaks_while_an_index_is_tuned_is_told_and_breaks_nothing(photos, caplog):
+    photos.build_index("IVF16,Flat", progress=False)
+    put(photos, pictures(1000, seed=1))
+    photos._spaces.encoder.encode_texts = lambda texts, role="query": 1 / 0
+    photos._keep_index(progress=False)
+    photos.close()
+    assert "no index was built" in caplog.text and "ZeroDivisionError" in caplog.text
+    assert len(photos.search(item=7).hits) == 10
 
 
 def test_a_dropped_model_takes_its_index_with_it(photos):
@@ -873,6 +953,30 @@ def test_another_layout_that_was_asked_for_is_used_on_a_gpu_too(photos, as_if_gp
     photos.build_index("IVF64,Flat", progress=False)
     assert recall(photos) >= 0.95
     approximate_index(photos)
+
+
+def test_another_space_shares_no_vectors_that_were_sent_before(photos, as_if_gpu, monkeypatch):
+    monkeypatch.setattr(gpu, "BLOCK", 128 * DIM)
+    photos.encoder  # noqa: B018
+    assert photos.search(item=7)[0].score < 1.1
+    with writing(photos._store) as writer:
+        space = writer.add_space(model="other", fingerprint="other-1", dim=DIM)
+        with writer.transaction():
+            writer.append(space, np.arange(1, N + 1), pictures(N, seed=7))
+
+    class Other(MadeUp):
+        model_id = "other"
+
+        def fingerprint(self):
+            return "other-1"
+
+    other = Other()
+    photos.use_model(other)
+    photos.encoder  # noqa: B018
+    own = photos._searcher().embedding(8)[0]
+    assert isinstance(photos._searcher()._index, DeviceIndex)
+    best = photos.search(embedding=own, k=1)[0]
+    assert (best.key, best.score) == ("8", pytest.approx(1, abs=1e-3))
 
 
 def test_a_gpu_that_is_full_leaves_the_search_to_the_processor(photos, as_if_gpu, monkeypatch, caplog):

@@ -3,7 +3,19 @@
 from .approximate import ApproximateIndex, Kind
 from .keeper import Keeper
 from .layout import check_layout
-from .published import About, Published, Tuned, Wish, damage, described_wrong, folder_of, load, read_about
+from .published import (
+    About,
+    Published,
+    Tuned,
+    Wish,
+    damage,
+    described_wrong,
+    folder_of,
+    load,
+    published_at,
+    read_about,
+    read_wish,
+)
 
 __all__ = [
     "About",
@@ -18,5 +30,7 @@ __all__ = [
     "described_wrong",
     "folder_of",
     "load",
+    "published_at",
     "read_about",
+    "read_wish",
 ]

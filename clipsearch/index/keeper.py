@@ -45,7 +45,7 @@ class Keeper:
         `device` tells where the model is: a GPU that holds all vectors looks at every one.
         """
         self._store, self._memory, self._device = store, memory, device
-        self._uploaded: DeviceIndex | None = None
+        self._uploaded: tuple[Space, DeviceIndex] | None = None
         self._loaded: dict[int, tuple[object, Published | None]] = {}  # by space, with its stamp
         self._warned: set[str] = set()
         self._builder: threading.Thread | None = None
@@ -79,12 +79,16 @@ class Keeper:
         asked = read_wish(self._store, snapshot.space).layout not in (AUTO, EXACT)
         if asked or not self._on_gpu(len(snapshot), snapshot.space.dim):
             return None
+        if self._uploaded and self._uploaded[0] != snapshot.space:
+            self._uploaded = None
         try:
-            self._uploaded = upload(snapshot, self._device(), earlier=self._uploaded)
+            earlier = self._uploaded[1] if self._uploaded else None
+            self._uploaded = snapshot.space, upload(snapshot, self._device(), earlier=earlier)
+            return self._uploaded[1]
         except ClipsearchError as error:
             self._warn(str(error))
             self._uploaded = None
-        return self._uploaded
+            return None
 
     def _on_gpu(self, rows: int, dim: int) -> bool:
         """Whether a GPU that is in use anyway has room for the vectors, and is worth sending them to."""
@@ -201,12 +205,14 @@ class Keeper:
         except LockedError:  # somebody else is at it
             return
         except ClipsearchError as error:
-            logger.warning("no index was built, so every vector is looked at: %s", error)
+            logger.warning("no index was built: %s", error)
+        except Exception:  # such as an encoder of one's own that breaks: nobody else would hear of it
+            logger.warning("no index was built", exc_info=True)
         finally:
             BUILDERS.discard(threading.current_thread())
 
     def _building(self) -> bool:
-        return self._builder in BUILDERS
+        return self._builder is not None and self._builder.is_alive()
 
     def wait(self) -> None:
         """Wait for an index that is being built in the background; Ctrl-C gives it up."""

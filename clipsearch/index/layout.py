@@ -4,9 +4,9 @@ The metric is L2. Between unit vectors it orders as the cosine does, and it prob
 for text queries than the inner product; a shift of all vectors, such as centring, changes nothing.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,15 +64,10 @@ class Layout:
         parameters = self._parameters(probes, bits)
         count = max(1, min(count, len(self)))
 
-        def ask(part: Embeddings) -> npt.NDArray[np.int64]:
-            with omp_threads(1):  # a barrier between threads can cost more than the search
-                found: npt.NDArray[np.int64] = self._index.search(part, count, params=parameters)[1]
-                return found
-
-        if len(queries) == 1:
-            return ask(queries)
-        with ThreadPoolExecutor(cores()) as pool:
-            return np.concatenate(list(pool.map(ask, np.array_split(queries, cores()))))
+        # For one query a barrier between threads can cost more than the search.
+        with omp_threads(1 if len(queries) == 1 else cores()):
+            found: npt.NDArray[np.int64] = self._index.search(queries, count, params=parameters)[1]
+        return found
 
     def _parameters(self, probes: int, bits: npt.NDArray[np.uint8] | None) -> Any:
         faiss = load_faiss()
@@ -155,7 +150,7 @@ def make_layout(
                 with omp_threads(cores()):
                     index.add(vectors(part))
                 done(len(part))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise LayoutError(
             f"FAISS cannot build {spec.name!r} of {len(rows):,} vectors: {_short(error)}"
         ) from error
@@ -177,9 +172,12 @@ def new_index(spec: IndexSpec, rows: int, dim: int) -> Any:
     """
     faiss = load_faiss()
     factory = spec.written_out(rows, dim)
+    for name, least, most in (("IVF", 1, 1 << 24), ("HNSW", 2, 512)):  # others crash FAISS
+        if (found := re.search(rf"{name}(\d+)", factory)) and not least <= int(found[1]) <= most:
+            raise LayoutError(f"{factory!r} has {found[0]}; expected a number from {least} to {most:,}")
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         near = get_close_matches(factory, [AUTO, *index_specs()], n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
         raise LayoutError(
@@ -187,7 +185,7 @@ def new_index(spec: IndexSpec, rows: int, dim: int) -> Any:
             f"vectors of {dim} numbers: {_short(error)}; {meant}`clipsearch indexes` lists the shipped ones"
         ) from error
     kinds = faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexFlat | faiss.IndexScalarQuantizer
-    if not isinstance(index, kinds):
+    if not isinstance(index, kinds) or re.search(r"HNSW\d+_", factory):  # a second level takes no filter
         raise LayoutError(
             f"{factory!r} makes a FAISS {type(index).__name__}; expected IVF, HNSW, Flat or SQ, which can "
             "leave deleted pictures out (a flat PQ… is written IVF1,PQ…; leave Refine out, since hits "

@@ -30,6 +30,10 @@ from .layout import Layout, read_layout
 SIDECAR, WANTED, FORMAT = "index.json", "wanted.json", 1
 
 
+NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading JSON of another shape than ours leads to."""
+
+
 class Tuned(NamedTuple):
     """How one kind of queries is searched, and what was measured with it."""
 
@@ -86,7 +90,7 @@ def published_at(store: Store, space: Space) -> object:
     try:
         found = (folder_of(store, space) / SIDECAR).stat()
         return found.st_mtime_ns, found.st_ino, found.st_size
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a damaged name
         return None
 
 
@@ -98,19 +102,21 @@ def read_about(store: Store, space: Space) -> About | None:
     """
     path = folder_of(store, space) / SIDECAR
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode()
         told = json.loads(text)
         digest, format = told.pop("sha256"), told.pop("format")
         if format != FORMAT:
             raise DamagedError(f"{path} has format {format!r}, and this version reads {FORMAT}")
         tuned = {kind: Tuned(**values) for kind, values in told.pop("tuned").items()}
         about = About(Wish(**told.pop("wanted")), **told, tuned=tuned)
-        if text != _dumped(about):
+        if text != _dumped(about) or set(about.digests) != set(_names(about.number) if about.number else ()):
             raise DamagedError(f"{path} is not what was written ({digest[:12]})")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
+    except NOT_OURS as error:
+        raise DamagedError(f"{path} is not what was written") from error
     if (about.collection, about.fingerprint) != (digest_of(store.path / DESCRIPTION), space.fingerprint):
         raise DamagedError(f"{path} belongs to another collection or to other weights")
     return about
@@ -128,10 +134,12 @@ def read_wish(store: Store, space: Space) -> Wish:
 
 def _read_wanted(path: Path) -> Wish:
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode()
         wish = Wish(**json.loads(text)["wanted"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
+    except NOT_OURS as error:
+        raise DamagedError(f"{path} is not what was written") from error
     if text != _sealed({"wanted": wish._asdict()}):
         raise DamagedError(f"{path} is not what was written")
     return wish
@@ -140,8 +148,9 @@ def _read_wanted(path: Path) -> Wish:
 def described_wrong(store: Store, space: Space) -> str:
     """What is wrong with the two descriptions of an index; empty: nothing, or there is none."""
     try:
-        if read_about(store, space):
-            _read_wanted(folder_of(store, space) / WANTED)
+        wanted = folder_of(store, space) / WANTED
+        if read_about(store, space) and wanted.exists():
+            _read_wanted(wanted)
         return ""
     except DamagedError as error:
         return str(error)
@@ -181,7 +190,8 @@ def _load(folder: Path, about: About) -> Published:
     if problems := damage(folder, about):
         raise DamagedError(problems[0])
     index, contents = _names(about.number)
-    layout, rows = read_layout(folder / index), np.load(folder / contents, allow_pickle=False)
+    layout = read_layout(folder / index)
+    rows = np.load(folder / contents, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     if (len(layout), rows.shape, rows.dtype) != (about.rows, (about.rows,), np.int64):
         raise DamagedError(f"{index} holds {len(layout)} vectors of {len(rows)} pictures, not {about.rows}")
     return Published(about, layout, rows)
