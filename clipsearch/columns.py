@@ -74,6 +74,15 @@ class Words(Sequence[bytes]):
         return self._text.lower()
 
 
+class Dates(Words):
+    """Moments in ISO 8601; the beginning of one, such as 2024-06, stands for all of that month."""
+
+    def places(self, word: str) -> tuple[int, int]:
+        """How many are before a period, and how many are not after it."""
+        wanted = to_bytes(word.replace(" ", "T", 1))
+        return bisect_left(self, wanted), bisect_left(self, wanted + END)
+
+
 def _regex(pattern: bytes) -> re.Pattern[bytes]:
     """What finds a place in each text that is LIKE the pattern, in texts between ENDs."""
     head, *middle = pattern.split(b"%")
@@ -177,7 +186,7 @@ class Columns:
             return _column([None] * len(self.ids))
         rows = self._bytes(VALUES, ("$." + json.dumps(name),))
         if not any(listed for listed, _ in rows):
-            return _column([value for _, value in rows])
+            return _column([value for _, value in rows], words=Dates if name == "taken" else Words)
         lists = iter(json.loads(b"[" + b",".join(value for listed, value in rows if listed) + b"]"))
         return _lists([next(lists) if listed else [value] for listed, value in rows])
 
@@ -194,29 +203,31 @@ class Columns:
 
     def _bytes(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query, texts as bytes: Python does not decode the lone surrogates some may hold."""
-        db = self._store.db
-        db.text_factory = bytes
-        try:
-            return self._store.rows(query, values)
-        finally:
-            db.text_factory = str
+        with self._store.database.held() as db:
+            db.text_factory = bytes
+            try:
+                return self._store.rows(query, values)
+            finally:
+                db.text_factory = str
 
 
-def _column(values: list[Any], known: Mask | None = None, owners: Any = None) -> Column:
+def _column(
+    values: list[Any], known: Mask | None = None, owners: Any = None, words: type[Words] = Words
+) -> Column:
     """The column of some values: numbers, bytes or None."""
     kinds = set(map(type, values))
     numbers = codes = None
-    words: list[bytes] = []
+    texts: list[bytes] = []
     if kinds & {int, float}:
         plain = [None if type(value) is bytes else value for value in values] if bytes in kinds else values
         numbers = np.array(plain, np.float64)
     if bytes in kinds:
-        words = sorted(value for value in set(values) if type(value) is bytes)
-        ranks: dict[Any, int] = dict(zip(words, range(len(words)), strict=True))
+        texts = sorted(value for value in set(values) if type(value) is bytes)
+        ranks: dict[Any, int] = dict(zip(texts, range(len(texts)), strict=True))
         codes = np.fromiter(map(ranks.get, values, repeat(-1)), np.int32, len(values))
     if known is None:
         known = np.fromiter((value is not None for value in values), np.bool_, len(values))
-    return Column(known, numbers, codes, Words(words), owners)
+    return Column(known, numbers, codes, words(texts), owners)
 
 
 def _lists(lists: list[list[Any]]) -> Column:

@@ -16,26 +16,43 @@ from .errors import CollectionError, DamagedError, LockedError
 BUSY_SECONDS = 60  # how long a commit waits for readers, and a reader for a commit
 
 
+class Connection(sqlite3.Connection):
+    """One thread's connection. Who uses it and who closes it take turns: at once they would crash SQLite."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.busy = threading.RLock()
+
+
 class Database:
     """This process's connections to one database file. May be used from several threads."""
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self._path, self._mode = path, "ro" if read_only else "rw"
-        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
+        self._connections: dict[threading.Thread, Connection] = {}
         self._files: list[FileIO] = []
-        self._opening, self._digesting = threading.Lock(), threading.Lock()
+        self._digesting = threading.Lock()
         weakref.finalize(self, _close, self._connections, self._files)
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """This thread's connection, in which transactions are begun and ended by hand."""
         me = threading.current_thread()
-        if me not in self._connections:
-            with self._opening:
-                for ended in [thread for thread in self._connections if not thread.is_alive()]:
-                    self._connections.pop(ended).close()
-                self._connections[me] = _connect(self._path, self._mode)
-        return self._connections[me]
+        if (mine := self._connections.get(me)) is None:
+            for ended in [thread for thread in list(self._connections) if not thread.is_alive()]:
+                _close_one(self._connections, ended)
+            mine = self._connections[me] = _connect(self._path, self._mode)
+        return mine
+
+    @contextmanager
+    def held(self) -> Iterator[Connection]:
+        """This thread's connection, which stays open inside whatever other threads do."""
+        while True:
+            db = self.connection
+            with db.busy:
+                if self.connection is db:  # else it was closed between the two lines
+                    yield db
+                    return
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows that a query finds.
@@ -46,8 +63,8 @@ class Database:
             CollectionError: it may not be read.
         """
         try:
-            with explained(self._path):
-                return self.connection.execute(query, values).fetchall()
+            with explained(self._path), self.held() as db:
+                return db.execute(query, values).fetchall()
         except UnicodeDecodeError as error:  # SQLite's complaint quotes the damaged bytes
             raise DamagedError(f"{self._path} is damaged ({error}); run `clipsearch verify`") from error
 
@@ -61,7 +78,7 @@ class Database:
             return hashlib.file_digest(self._files[0], "sha256").hexdigest()
 
     def close(self) -> None:
-        """Close every connection, those of other threads too; the next use opens a new one."""
+        """Close all connections, those of other threads once they are done; the next use opens a new one."""
         _close(self._connections, self._files)
 
 
@@ -77,7 +94,7 @@ def make_database(path: Path) -> None:
         db.executescript(f"BEGIN; {schema} COMMIT;")
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str) -> Connection:
     uri = path.absolute().as_uri()
     if not uri.startswith("file:///"):  # a Windows share: SQLite wants its server in the path
         uri = uri.replace("file://", "file:////")
@@ -88,6 +105,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         timeout=BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,
+        factory=Connection,
     )
     try:
         # EXTRA: what a commit replaced is deleted after it, so no power cut may take the commit back.
@@ -98,11 +116,19 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return db
 
 
-def _close(connections: dict[threading.Thread, sqlite3.Connection], files: list[FileIO]) -> None:
-    while connections:
-        connections.popitem()[1].close()
+def _close(connections: dict[threading.Thread, Connection], files: list[FileIO]) -> None:
+    for thread in list(connections):
+        _close_one(connections, thread)
     while files:
         files.pop().close()
+
+
+def _close_one(connections: dict[threading.Thread, Connection], thread: threading.Thread) -> None:
+    """Close the connection of a thread when that is done with it, unless somebody else has closed it."""
+    if (db := connections.get(thread)) is not None:
+        with db.busy:
+            connections.pop(thread, None)
+            db.close()
 
 
 @contextmanager

@@ -174,7 +174,8 @@ def _among(column: Column, values: list[Any]) -> Mask:
     """Which values equal one of some."""
     places = [column.words.places(value) for value in values if isinstance(value, str)]
     words = np.zeros(len(column.words), np.bool_)
-    words[[low for low, high in places if low < high]] = True
+    for low, high in places:
+        words[low:high] = True
     found = column.of_words(words)
     if column.numbers is None:
         return found

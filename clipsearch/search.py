@@ -87,9 +87,8 @@ class Searcher:
         if not isinstance(k, int | np.integer) or k < 1:
             raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
-        wanted = self._snapshot.rows_each * (
-            k + (without is not None)
-        )  # rows that surely hold so many pictures
+        asked = min(int(k), len(self._snapshot)) + (without is not None)
+        wanted = max(1, self._snapshot.rows_each * asked)  # rows that surely hold so many pictures
         found = self._index.search(queries, wanted, only=rows, kind=kind)
         return [
             SearchResults(self._hits(near, k, without, only), name, model=self.space.model)

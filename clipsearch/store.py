@@ -5,7 +5,6 @@ snapshot, whatever a writer does meanwhile. writer.py is the other half.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .database import Database, make_database
+from .database import Connection, Database, make_database
 from .errors import CollectionError, DamagedError
 from .files import TEMPORARY, make_folder, write_durably, write_lock
 from .segments import Box, Segment, SegmentRow, open_segment
@@ -155,7 +154,7 @@ class Store:
         self.database.close()
 
     @property
-    def db(self) -> sqlite3.Connection:
+    def db(self) -> Connection:
         """This thread's connection, in which transactions are begun and ended by hand."""
         return self.database.connection
 
@@ -201,11 +200,12 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[int]:
         """Let everything that this thread reads inside be of one moment; yields its generation."""
-        self.db.execute("BEGIN")
-        try:
-            yield self.generation()
-        finally:
-            self.db.rollback()  # nothing was written: this only lets go
+        with self.database.held() as db:
+            db.execute("BEGIN")
+            try:
+                yield self.generation()
+            finally:
+                db.rollback()  # nothing was written: this only lets go
 
     def segments(self, space: Space) -> list[SegmentRow]:
         """A space's segments, in the order of its rows."""

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn, TypeAlias
 from .errors import QueryError
 
 DEEPEST = 100  # parentheses and nots in each other; Python itself goes some hundreds deep
+EXACT = 2**53  # up to here a float is every whole number
 SHOWN = 40  # characters of the expression before and after the place of an error
 
 _TOKEN = re.compile(
@@ -215,7 +216,11 @@ class _Parser:
         kind, text, at = self._next()
         if kind == "text":
             return Value(text[1:-1].replace("''", "'"), at)
-        return Value(float(text) if kind == "number" else float(text == "true"), at)
+        number = float(text) if kind == "number" else float(text == "true")
+        if abs(number) > EXACT and number.is_integer() and text.lstrip("+-").isdigit():
+            expected = f"one up to {EXACT:,}: past that neighbours are not told apart; keep it as a text"
+            raise _error(self._text, at, f"found the whole number {text[:SHOWN]}, expected {expected}")
+        return Value(number, at)
 
     def _listed(self) -> tuple[Value, ...]:
         self._take("(")

@@ -73,18 +73,18 @@ class Writer:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing: what happens inside is committed at the end, or, on an error, never was."""
-        db = self.store.db
         remove_durably(self.store.path / SEAL)
         self.sweep()
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("UPDATE state SET generation = generation + 1")
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+        with self.store.database.held() as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+                db.execute("UPDATE state SET generation = generation + 1")
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
 
     def add_source(self, kind: str, root: str, options: Mapping[str, Any]) -> int:
         """The id of a source, made when new; its options are the last ones given."""

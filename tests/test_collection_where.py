@@ -137,3 +137,37 @@ def test_a_condition_is_read_even_where_there_is_nothing_yet(tmp_path):
         for ask in (photos.search, photos.classify):
             with pytest.raises(QueryError, match="at character 9 "):
                 ask(["red", "blue"] if ask == photos.classify else "red", where="rating >")
+
+
+@pytest.fixture
+def diary(tmp_path):
+    """Pictures taken in four months."""
+    moments = ["2024-03-31T23:59:59", "2024-04-01T00:00:00", "2024-11-30T08:00:00.25", "2024-12-01T00:00:00"]
+    known = [("red", {"taken": moment}) for moment in moments]
+    with cs.Collection(tmp_path / "c", model=ColourEncoder()) as photos:
+        photos.add(Shoot(known), progress=False)
+        yield photos
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("taken between '2024-03' and '2024-11'", [0, 1, 2]),
+        ("taken <= '2024-11'", [0, 1, 2]),
+        ("taken > '2024-11'", [3]),
+        ("taken >= '2024-04'", [1, 2, 3]),
+        ("taken < '2024-04'", [0]),
+        ("taken = '2024-04'", [1]),
+        ("taken_at != '2024'", []),
+        ("taken in ('2024-03', '2024-12-01')", [0, 3]),
+        ("taken <= '2024-11-30 08:00'", [0, 1, 2]),
+        ("taken < '2024-04-01 00:00:00'", [0]),
+        ("not taken <= '2024-11-29'", [2, 3]),
+    ],
+)
+def test_the_beginning_of_a_date_stands_for_all_of_that_time(diary, where, expected):
+    assert [id - 1 for id in diary.paths(where=where)] == expected
+
+
+def test_any_number_of_hits_may_be_asked_for(photos):
+    assert len(photos.search("red", k=10**30)) == 7

@@ -838,6 +838,29 @@ def test_a_description_of_a_later_format_is_not_read(copy):
         read_about(copy._store, copy._spaces.in_use())
 
 
+def test_a_script_that_ends_after_adding_has_its_index(tmp_path):
+    code = f"""
+import numpy as np
+from PIL import Image
+import clipsearch as cs
+from clipsearch.testing import ColourEncoder
+class Bright(ColourEncoder):
+    def encode_images(self, images):
+        return super().encode_images(images) + 0.01
+photos = cs.Collection({str(tmp_path / "c")!r}, model=Bright())
+def paint(first, count):
+    colours = map(tuple, np.random.default_rng(first).integers(0, 256, (count, 3)).tolist())
+    return [(f"{{first + n}}", Image.new("RGB", (8, 8 + n), colour)) for n, colour in enumerate(colours)]
+photos.add(paint(0, 40), progress=False)
+photos.build_index("IVF2,Flat", queries=["red", "blue"], progress=False)
+photos.add(paint(100, 20), progress=False)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    with cs.Collection(tmp_path / "c", read_only=True) as photos:
+        assert photos.index()["rows"] == 60
+
+
 # ---------------------------------------------------------------- threads
 
 

@@ -269,6 +269,24 @@ def test_connections_of_ended_threads_are_closed(photos, tmp_path):
     assert count() == 0
 
 
+def test_threads_that_begin_and_end_while_others_close_disturb_nobody(photos):
+    found = []
+
+    def ask():
+        found.append(photos._store.rows("SELECT generation FROM state"))
+
+    for _ in range(60):
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+            threading.Thread(target=photos._store.database.rows, args=("SELECT 1",)).start()
+        for thread in threads:
+            thread.join()
+        photos._store.close()
+    assert len(found) == 360
+    assert len({str(rows) for rows in found}) == 1
+
+
 PROBE = """
 from contextlib import suppress
 db = __import__("sqlite3").connect(sys.argv[1] + "/items.sqlite", timeout=0, isolation_level=None)
@@ -304,10 +322,10 @@ def test_a_database_kept_busy_by_another_program_is_an_error_that_says_so(photos
 # ---------------------------------------------------------------- what a killed writer leaves
 
 DIE = """
-import os, signal, sqlite3
-connect = sqlite3.connect
+import os, signal
+from clipsearch import database
 
-class Connection(sqlite3.Connection):
+class Connection(database.Connection):
     def execute(self, sql, *values):
         if sql == "COMMIT":
             super().execute("PRAGMA cache_spill = 1")
@@ -319,7 +337,7 @@ class Connection(sqlite3.Connection):
         return super().execute(sql, *values)
 
 store = Store(Path(sys.argv[1]))
-sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)
+database.Connection = Connection
 store.close()
 with writing(store) as writer:
     print("begins", flush=True)

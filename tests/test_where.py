@@ -95,7 +95,7 @@ def same_as_sqlite(columns, sqlite, text):
 SIGNS = ("=", "==", "!=", "<>", "<", "<=", ">", ">=")
 PAIRS = """
 t 'dog'; t '강'; t ''; t 'zzz'; t 'it''s'; n 2; n -0.25; n 1e9; m 'dog'; m 3; m ''; b true; b 0; 3.5 n
-'dog' t; width height; 키 t; t 키; taken '2024-06'; n width; camera 'x100v'
+'dog' t; width height; 키 t; t 키; taken '2024-06-15'; n width; camera 'x100v'
 """
 PATTERNS = """
 dog; DOG%; %g; %o%; _og; %_og; 강%; _; %; %%; __%; %a_b%; %"%; %''%; ä%; Ä%; a%b; %d%g; 🐕%; _ dog; 100%; %.%
@@ -259,6 +259,8 @@ REFUSED = {
     "n = 12abc": (5, "found 12abc"),
     "n = 0x10": (5, "found 0x10"),
     "n = 1e": (5, "found 1e"),
+    "n = 9007199254740993": (5, "found the whole number 9007199254740993, expected one up to"),
+    "n in (1, -9007199254740994)": (10, "found the whole number -9007199254740994"),
     "n = ?": (5, "found ?"),
     "n = :a": (5, "found :a"),
     "n = null": (5, "found null, expected a value: nothing equals null; write `is null`"),

@@ -197,6 +197,9 @@ class Keeper:
                 target=self._build_quietly, args=about, name="clipsearch-index", daemon=True
             )
             BUILDERS.add(self._builder)
+            # A script that ends after adding would else never have an index. Registered now, it runs before
+            # what closes the store's connections, which was registered earlier.
+            atexit.register(_wait_for, self._builder)
             self._builder.start()
 
     def _build_quietly(self, space: Space, encode: Encode, progress: bool | None) -> None:
@@ -232,10 +235,3 @@ def _wait_for(builder: threading.Thread) -> None:
     except KeyboardInterrupt:
         BUILDERS.discard(builder)  # it ends with the process, and leaves the index that was there
         raise
-
-
-@atexit.register
-def _wait_for_all() -> None:
-    """A script that ends after adding would else never have an index."""
-    for builder in list(BUILDERS):
-        _wait_for(builder)
