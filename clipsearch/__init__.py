@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import ModelError as ModelError
     from .errors import ModelMismatchError as ModelMismatchError
     from .errors import QueryError as QueryError
+    from .errors import ServerError as ServerError
     from .errors import SourceError as SourceError
     from .ingest import Interrupted as Interrupted
     from .labels import Label as Label
@@ -62,6 +63,7 @@ _HOMES = {
     "QueryError": "errors",
     "Report": "report",
     "SearchResults": "results",
+    "ServerError": "errors",
     "SourceError": "errors",
     "label": "zeroshot",
     "load_encoder": "encoders",

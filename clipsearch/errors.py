@@ -8,6 +8,7 @@ ClipsearchError
  ├─ LabelError            labels, prompt templates or answers that clipsearch cannot use
  ├─ ModelError            a model is unknown or cannot be loaded whole
  │   └─ ModelMismatchError   its vectors are not comparable with the collection's
+ ├─ ServerError           a model's server is down, refuses, or gives what is no answer
  ├─ CollectionError       a folder is not a collection, or not one that this version reads
  │   ├─ LockedError          another process is writing to it
  │   └─ DamagedError         its files are not what was written
@@ -49,6 +50,10 @@ class ModelError(ClipsearchError):
 
 class ModelMismatchError(ModelError):
     """The model is not the one a collection's vectors were made with."""
+
+
+class ServerError(ClipsearchError):
+    """A model's server is down, refuses, or gives what is no answer."""
 
 
 class CollectionError(ClipsearchError):

@@ -102,6 +102,79 @@ class Prepares(Protocol):
         """Encode n prepared pictures to float32 (n, dim), in order; none give (0, dim)."""
 
 
+@runtime_checkable
+class VLM(Protocol):
+    """A vision-language model: it writes a text about a picture, or answers yes or no.
+
+    Implement these four names and your own model captions and reranks; there is no base class.
+    """
+
+    model_id: str
+
+    def spec(self) -> Mapping[str, Any]:
+        """What decides its answers, as JSON values: backend, model, digest of the weights, size of pictures.
+
+        Answers are kept under it, so two that may answer differently must differ in it.
+        """
+
+    def generate(
+        self, images: "Sequence[Image]", prompt: str | None = None, *, max_tokens: int = 64
+    ) -> list[str]:
+        """A text for each of n RGB pictures of any size, in order, without the prompt; none give [].
+
+        `prompt` is the same for all; None is what the model is asked for a caption with. Greedy: the same
+        picture gives the same text.
+
+        Raises:
+            ImageError: this one picture (n = 1) is refused.
+            ModelError, ServerError: no picture can be answered now.
+        """
+
+    def log_odds(
+        self, images: "Sequence[Image]", prompt: str, *, yes: Sequence[str], no: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Whether each of n pictures is answered with yes.
+
+        Returns:
+            log P(yes) - log P(no) of the next token, float64 (n,), over all spellings in `yes` and `no`;
+            and P(yes) + P(no), float64 (n,), the share of all answers that were either: low means that
+            the prompt does not suit the model. nan where it is not known.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A picture that was found, as a reranker sees it.
+
+    Attributes:
+        id: the item's number.
+        sha256: digest of its content: what a judgement of it is kept under.
+        cosine: the first stage's score, if it is one.
+        caption: what a captioner has written of it, or None.
+        image: returns the picture, RGB and upright, decoded when first asked for.
+    """
+
+    id: int
+    sha256: bytes
+    cosine: float | None
+    caption: str | None
+    image: "Callable[[], Image]" = field(repr=False, compare=False)
+
+
+class Reranker(Protocol):
+    """Anything that scores how well pictures fit a text. Implement `score`, and `search` takes it as a stage.
+
+    Optional attributes: `depth`, how many of the best it is asked for (20); `budget`, seconds after which
+    no more are asked for (None: all); `weight` of its scores beside the first stage's, 0 to 1 (0.3);
+    `batch_size`, how many at a time (8); `needs`, "pixels" (the default), "caption" or "nothing": a
+    candidate that has none is not given to it; `spec() -> Mapping`, all that decides its scores, as JSON
+    values: they are then kept, and not asked for again.
+    """
+
+    def score(self, query: str, candidates: Sequence[Candidate]) -> npt.ArrayLike:
+        """(n,) scores of n candidates, in order, higher is better: log-odds or a similarity; nan: none."""
+
+
 def as_embeddings(vectors: npt.ArrayLike, *, dim: int | None = None) -> Embeddings:
     """Normalise rows to unit length: the one function that does.
 

@@ -217,7 +217,8 @@ class _Parser:
         if kind == "text":
             return Value(text[1:-1].replace("''", "'"), at)
         number = float(text) if kind == "number" else float(text == "true")
-        if abs(number) > EXACT and number.is_integer() and text.lstrip("+-").isdigit():
+        digits = text.lstrip("+-")
+        if abs(number) >= EXACT and digits.isdigit() and digits != str(EXACT):
             expected = f"one up to {EXACT:,}: past that neighbours are not told apart; keep it as a text"
             raise _error(self._text, at, f"found the whole number {text[:SHOWN]}, expected {expected}")
         return Value(number, at)

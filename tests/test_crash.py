@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import pytest
 from PIL import Image
 
 import clipsearch as cs
+import clipsearch.database
 from clipsearch import ingest, upkeep, writer
 from clipsearch.errors import CollectionError
 from clipsearch.index import Keeper
@@ -73,9 +73,9 @@ class Recorder:
         for name in ("fsync", "replace", "unlink", "mkdir", "rmdir"):
             self.real = {**getattr(self, "real", {}), name: getattr(os, name)}
             monkeypatch.setattr(os, name, getattr(self, name))
-        recorder, connect = self, sqlite3.connect
+        recorder = self
 
-        class Connection(sqlite3.Connection):
+        class Connection(clipsearch.database.Connection):
             def execute(self, sql, *values):
                 recorder.notice()
                 cursor = super().execute(sql, *values)
@@ -88,7 +88,7 @@ class Recorder:
                 recorder.commit(super().execute("PRAGMA synchronous").fetchone()[0])
                 return cursor
 
-        monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Connection, **k))
+        monkeypatch.setattr(clipsearch.database, "Connection", Connection)
 
     def fsync(self, handle):
         self.real["fsync"](handle)
@@ -386,6 +386,7 @@ ADD = """
 import sys
 from pathlib import Path
 import clipsearch as cs
+import clipsearch.database
 from clipsearch import ingest
 from clipsearch.testing import ColourEncoder
 

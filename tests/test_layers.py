@@ -14,7 +14,7 @@ LAYERS = [
     {"exif", "where"},
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
     {"store", "results", "progress"},
-    {"writer", "exact", "labels", "columns"},
+    {"writer", "exact", "labels", "columns", "captioners"},
     {"outcomes", "filters", "gpu"},
     {"index"},
     {"search", "upkeep"},
