@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from .errors import QueryError as QueryError
     from .errors import ServerError as ServerError
     from .errors import SourceError as SourceError
-    from .ingest import Interrupted as Interrupted
     from .labels import Label as Label
     from .labels import LabelResults as LabelResults
     from .labels import read_labels as read_labels
+    from .report import Interrupted as Interrupted
     from .report import Report as Report
     from .results import Hit as Hit
     from .results import SearchResults as SearchResults
@@ -50,7 +50,7 @@ _HOMES = {
     "Encoder": "types",
     "Hit": "results",
     "ImageError": "errors",
-    "Interrupted": "ingest",
+    "Interrupted": "report",
     "Item": "types",
     "Label": "labels",
     "LabelError": "errors",

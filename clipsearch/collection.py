@@ -3,7 +3,6 @@
 import json
 import operator
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -13,25 +12,30 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import upkeep
-from .columns import Columns
+from . import captioning, upkeep
+from .captioners import load_vlm
+from .captioning import CaptionReport
+from .captions import Captioner, captioners, drop_captioner, find_captioner, in_use, written
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
-from .filters import Selection, select
+from .filters import Selection
 from .index import About, Keeper, check_layout
 from .ingest import ingest
 from .labelling import classify
 from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, TextModel, read_labels, read_templates
 from .query import cached
+from .reader import Reader
 from .report import Failure, Report
+from .rerank.evaluation import RerankEvaluation
+from .rerank.fusion import Fit
 from .results import Hit, SearchResults
 from .search import Picture, Searcher, as_query, encode_picture, picture_name
+from .second_look import SecondLook
 from .sources import IteratorSource, ListSource, SourceSpec, absolute, open_source, restore
 from .spaces import Spaces
 from .spec import as_bytes
 from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
-from .types import Embeddings, Encoder, Source, as_embeddings
-from .where import parse
+from .types import VLM, Embeddings, Encoder, Reranker, Source, as_embeddings
 from .writer import Writer, writing
 
 
@@ -78,15 +82,13 @@ class Collection:
             model = load_encoder(wanted, device=device, precision=precision)
             Store.create(self.path).close()
         self._store = Store(self.path, read_only=read_only)
-        self._held: tuple[Searcher, tuple[object, object]] | None = None  # and what it was made of
-        self._refreshing = threading.Lock()
-        self._columns: Columns | None = None
         try:
             self._spaces = spaces = Spaces(self._store, model, device, precision)
         except ClipsearchError:
             self._store.close()
             raise
         self._keeper = Keeper(self._store, allowed, lambda: spaces.device)  # nothing points back to self
+        self._reader = Reader(self._store, spaces, self._keeper)
 
     def close(self) -> None:
         """Wait for an index that is being built, and close the files; the next use opens them again."""
@@ -337,6 +339,7 @@ class Collection:
         embedding: npt.ArrayLike | None = None,
         k: int = 10,
         where: str | None = None,
+        stages: Sequence[Reranker] = (),
     ) -> SearchResults:
         """Find the pictures most like a text, a picture, an item or a vector: exactly one of them.
 
@@ -348,16 +351,19 @@ class Collection:
             k: how many; fewer come where there are fewer.
             where: what a picture must be to be found, such as "taken >= '2024' and camera = 'X100V'";
                 docs/filters.md has all of it.
+            stages: rerankers that judge the best hits for a text again, one after the other, such as a
+                `YesNoReranker`; see docs/rerank.md.
 
         Returns:
             Hits, best first; equal scores in the order the pictures came in. An empty collection
-            gives none.
+            gives none. With stages, `hit.judgements` and `results.stages` tell what they did.
 
         Raises:
             QueryError: none or several of the four were given, the text is empty, k is not
-                positive, the item is unknown, the vector has another dimension, or `where` is
-                no condition; the message says at which character.
+                positive, the item is unknown, the vector has another dimension, `where` is no
+                condition (the message says at which character), or stages were given without a text.
             ImageError: the picture cannot be read.
+            ModelError, ServerError: a stage's model cannot be asked.
         """
         given = {"query": query, "image": image, "item": item, "embedding": embedding}
         given = {name: value for name, value in given.items() if value is not None}
@@ -366,7 +372,9 @@ class Collection:
         if len(given) != 1:
             raise QueryError(f"give one of query, image, item and embedding, not {list(given) or 'none'}")
         if query is not None:
-            return self.search_many([query], k=k, where=where)[0]
+            return self._second_look.staged(query, k, where, stages)
+        if stages:
+            raise QueryError("stages judge how pictures fit a text; give a query, or leave the stages out")
         only, searcher = self._only(where), self._searcher()
         if searcher is None:
             return SearchResults((), "")
@@ -401,6 +409,13 @@ class Collection:
             return [SearchResults((), query) for query in queries]
         return searcher.search(self.encode_texts(queries), list(queries), k, only=only)
 
+    @property
+    def _second_look(self) -> SecondLook:
+        return SecondLook(self._store, self._search, self._only)
+
+    def _search(self, query: str, k: int, where: str | None) -> SearchResults:
+        return self.search_many([query], k=k, where=where)[0]
+
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
         notice_script(self.model, texts)  # the encoder does, too, but is not asked where all are cached
@@ -434,34 +449,10 @@ class Collection:
         return row.content
 
     def _searcher(self) -> Searcher | None:
-        """What searches the vectors as they are now; None before the first add."""
-        space = self._spaces.in_use()
-        if space is None:
-            return None
-        now = ((space, self._store.generation()), self._keeper.stamp(space))
-        held = self._held
-        if held and held[1] == now:
-            return held[0]
-        same = held is not None and held[1][0] == now[0]  # but for the index: the old one will do meanwhile
-        if not self._refreshing.acquire(blocking=not same):
-            return held[0] if held else None
-        try:
-            if self._held is None or self._held[1] != now:
-                self._held = Searcher(self._store, space, self._keeper.index), now
-            return self._held[0]
-        finally:
-            self._refreshing.release()
+        return self._reader.searcher()
 
     def _only(self, where: str | None) -> Selection | None:
-        """The pictures that pass a condition; None: there is none."""
-        if where is None:
-            return None
-        condition = parse(where)
-        with self._store.reading() as generation:
-            columns = self._columns
-            if columns is None or columns.generation != generation:
-                columns = self._columns = Columns(self._store, generation)
-            return select(columns, condition)
+        return self._reader.only(where)
 
     # ------------------------------------------------------------------ labels
 
@@ -541,6 +532,124 @@ class Collection:
         """Under what the vectors of texts are kept; no fingerprint: they are not."""
         space = self._spaces.in_use()
         return (space.model, space.dim, space.fingerprint) if space else ("", 0, "")
+
+    # ------------------------------------------------------------------ captions
+
+    def caption(
+        self,
+        captioner: str | os.PathLike[str] | VLM,
+        *,
+        prompt: str | None = None,
+        max_tokens: int = 64,
+        where: str | None = None,
+        retry_failed: bool = False,
+        batch_size: int | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        progress: bool | None = None,
+    ) -> CaptionReport:
+        """Have a vision-language model write a caption of every picture that has none of it yet.
+
+        Captions are kept with the pictures: in `hit.metadata`, for `where="caption match 'red dog'"` and for
+        `CaptionReranker`. Those of the captioner that ran last are in use; others stay until they are
+        removed. A caption belongs to the model's weights, the prompt and the settings: with others it is
+        written anew.
+
+        Args:
+            captioner: a hub id or a directory of a model that transformers knows, a `cs.HttpVLM`, or a model
+                of your own; docs/captioners.md has both.
+            prompt: what the model is asked; None: what suits it.
+            max_tokens: of a caption, at most.
+            where: only pictures that pass; see `search`.
+            retry_failed: ask again for those that failed before.
+            batch_size: pictures captioned at a time; None chooses.
+            device: of a local model, see `Collection`.
+            precision: likewise.
+            progress: show a bar; None does where a terminal is watching.
+
+        Returns:
+            How many were captioned, and which failed; print it.
+
+        Raises:
+            ModelError, ServerError: the model cannot be asked. What it wrote is kept; the same call goes on.
+            Interrupted: Ctrl-C; likewise.
+            LockedError: another process is writing to the collection.
+        """
+        only, searcher = self._only(where), self._searcher()
+        vlm = load_vlm(captioner, device=device, precision=precision)
+        if searcher is None:
+            return CaptionReport(vlm.model_id)
+        return captioning.write_all(
+            self._store,
+            searcher,
+            vlm,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            batch_size=batch_size,
+            retry_failed=retry_failed,
+            only=only,
+            progress=progress,
+        )
+
+    def encode_captions(self, text_model: AnyModel, *, progress: bool | None = None) -> int:
+        """Encode the captions in use with a model of texts, so that `CaptionReranker` can retrieve with them.
+
+        It does so itself unless the collection was opened read-only. Those that have a vector are left.
+
+        Returns:
+            How many captions have a vector now.
+
+        Raises:
+            CollectionError: there are no captions.
+        """
+        captioner = in_use(self._store)
+        if captioner is None:
+            raise CollectionError(f"{self.path} has no captions yet; write some with caption()")
+        space = captioning.fill_vectors(self._store, captioner, load_encoder(text_model), progress=progress)
+        return len(self._store.snapshot(space))
+
+    def remove_captions(self, model: str) -> int:
+        """Delete the captions that a model wrote last, and their vectors; return how many there were."""
+        with writing(self._store) as writer:
+            return drop_captioner(writer, find_captioner(self._store, model))
+
+    def evaluate_rerank(
+        self,
+        queries: Sequence[str],
+        relevant: Sequence[Iterable[int]],
+        stages: Sequence[Reranker],
+        *,
+        k: int = 10,
+        where: str | None = None,
+    ) -> RerankEvaluation:
+        """Measure what stages do to the results of queries whose relevant pictures are known.
+
+        Args:
+            queries: texts.
+            relevant: the ids of the pictures that each should find.
+            stages: as in `search`.
+            k: how many hits are looked at.
+            where: as in `search`.
+
+        Returns:
+            R@k, MRR and nDCG before and after, the most that any order of the pool could reach, and seconds
+            a query; print it.
+        """
+        return self._second_look.evaluate(queries, relevant, stages, k, where)
+
+    def fit_weight(
+        self,
+        queries: Sequence[str],
+        relevant: Sequence[Iterable[int]],
+        stage: Reranker,
+        *,
+        where: str | None = None,
+    ) -> Fit:
+        """The weight of a reranker beside the first stage that is best for queries whose answers are known.
+
+        Use it as the reranker's `weight` where `held_out` is above `default`. See `evaluate_rerank`.
+        """
+        return self._second_look.fit(queries, relevant, stage, where)
 
     # ------------------------------------------------------------------ index
 
@@ -627,7 +736,12 @@ class Collection:
             **self._store.counts(),
             "sources": [{"kind": row.kind, "root": row.root} for row in self._store.sources()],
             "models": [self._about(space) for space in self._spaces.all()],
+            "captioners": [self._about_captioner(captioner) for captioner in captioners(self._store)],
         }
+
+    def _about_captioner(self, captioner: Captioner) -> dict[str, Any]:
+        have, failed = written(self._store, captioner)
+        return {"in_use": captioner.live, "captions": len(have), "failed": len(failed), **captioner.spec}
 
     def _about(self, space: Space) -> dict[str, Any]:
         snapshot = self._store.snapshot(space)

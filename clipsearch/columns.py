@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from .captions import having_words, in_use
 from .sources import restore
 from .store import Store
 
@@ -20,12 +21,17 @@ Mask = npt.NDArray[np.bool_]
 OWN = ("id", "path", "key", "source")
 FACTS = ("taken", "camera", "width", "height", "format", "latitude", "longitude")
 ALIASES = {"taken_at": "taken"}
-KNOWN = {*OWN, *FACTS, *ALIASES}  # whether or not any picture has them
+CAPTION = "caption"
+KNOWN = {*OWN, *FACTS, *ALIASES, CAPTION}  # whether or not any picture has them
 
-PRESENT = "FROM items JOIN contents ON contents.id = content WHERE NOT missing ORDER BY items.id"
+PRESENT = "FROM items JOIN contents ON contents.id = items.content WHERE NOT missing ORDER BY items.id"
 # The user's own value of a name hides the file's, as in Hit.metadata.
 FOUND = "CASE WHEN json_type(metadata, ?1) IS NULL THEN facts ELSE metadata END"
 VALUES = f"SELECT json_type({FOUND}, ?1) = 'array', json_extract({FOUND}, ?1) {PRESENT}"
+# A caption is the user's own, or what the captioner in use wrote.
+CAPTIONS = VALUES.replace("facts", "json_object('caption', text)").replace(
+    "WHERE", "LEFT JOIN captions ON captions.content = items.content AND captioner = ?2 WHERE"
+)
 KEYS = "SELECT DISTINCT j.key FROM items, json_each(metadata) AS j WHERE metadata != '{}'"
 
 END = b"\xff"  # stands in no UTF-8
@@ -173,7 +179,11 @@ class Columns:
     def names(self) -> list[str]:
         """Every column there is: ours, then the user's own."""
         own = sorted(key.decode("utf-8", "replace") for (key,) in self._bytes(KEYS))
-        return list(dict.fromkeys([*OWN, *FACTS, *own]))
+        return list(dict.fromkeys([*OWN, *FACTS, *([CAPTION] if in_use(self._store) else []), *own]))
+
+    def having_words(self, text: str) -> Mask:
+        """The pictures whose caption, by the captioner in use, has all words of a text, (n,)."""
+        return np.isin(self.contents, having_words(self._store, text))
 
     def _load(self, name: str) -> Column:
         if name == "id":
@@ -184,7 +194,9 @@ class Columns:
             return _column(list(self._places(name)))
         if '"' in name:  # it cannot be written in SQLite's JSON paths
             return _column([None] * len(self.ids))
-        rows = self._bytes(VALUES, ("$." + json.dumps(name),))
+        captioner = in_use(self._store) if name == CAPTION else None
+        path = "$." + json.dumps(name)
+        rows = self._bytes(CAPTIONS, (path, captioner.id)) if captioner else self._bytes(VALUES, (path,))
         if not any(listed for listed, _ in rows):
             return _column([value for _, value in rows], words=Dates if name == "taken" else Words)
         lists = iter(json.loads(b"[" + b",".join(value for listed, value in rows if listed) + b"]"))

@@ -12,6 +12,7 @@ What is decided here, for all formats:
 - RAW is seen through the preview the camera embedded.
 """
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from . import exif
@@ -128,6 +129,16 @@ def decode(
         raise ImageError(str(error)) from error
     except Exception as error:  # what decoders raise on broken bytes has no common class
         raise ImageError(_reason(error)) from error
+
+
+def content_digest(data: bytes | Image.Image) -> bytes:
+    """sha256 of a file's bytes, or of what decides how a PIL image looks: two equal ones are one content."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).digest()
+    turned = data.getexif().get(ExifTags.Base.Orientation, 1)
+    if data.mode in ("P", "PA"):  # the pixels are numbers of colours: equal ones may look different
+        data = data.convert("RGBA")
+    return hashlib.sha256(f"{data.mode} {data.size} {turned} ".encode() + data.tobytes()).digest()
 
 
 def _from_image(image: Image.Image, max_pixels: int) -> Picture:

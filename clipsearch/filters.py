@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .columns import ALIASES, KNOWN, Column, Columns, Mask, quoted
+from .columns import ALIASES, CAPTION, KNOWN, Column, Columns, Mask, quoted
 from .where import AllOf, AnyOf, Comparison, Name, Node, Not, Relation, Where
 
 ORDER: dict[str, Any] = {
@@ -91,9 +91,18 @@ class _Judge:
         column = self._column(test.column)
         if test.word == "null":
             return Verdict(~column.known, column.known)
+        if test.word == "match":
+            return self._match(test, column)
         for value, at in test.values or [(1.0, test.column.at)]:
             self._check(column, test.column, value, at)
         true = column.of_pictures(_marked(column, test.word, [value for value, _ in test.values]))
+        return Verdict(true, column.known & ~true)
+
+    def _match(self, test: Relation, column: Column) -> Verdict:
+        if test.column.text != CAPTION:
+            expected = f"{CAPTION}, whose words are indexed; of other columns use like"
+            raise self._where.error(test.column.at, f"found {test.column.text}, expected {expected}")
+        true = self._columns.having_words(str(test.values[0].value))
         return Verdict(true, column.known & ~true)
 
     def _comparison(self, test: Comparison) -> Verdict:

@@ -4,7 +4,6 @@ Every picture ends in exactly one outcome. A kill at any instant costs at most t
 seconds of encoding: the next run skips what was committed.
 """
 
-import hashlib
 import json
 import logging
 import math
@@ -19,14 +18,12 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from PIL import ExifTags, Image
-
-from .decode import decode
+from .decode import content_digest, decode
 from .errors import CollectionError, ImageError, ModelError
 from .files import cores, interrupts_held
 from .outcomes import Loaded, Outcomes
 from .progress import progress_bar
-from .report import Report
+from .report import Interrupted, Report, reason_of
 from .store import Space, Store
 from .types import Embeddings, Encoder, Item, Prepares, Source, as_embeddings
 from .writer import Writer, writing
@@ -37,14 +34,6 @@ BATCH = 64  # pictures encoded at a time
 BATCH_WHOLE = 8  # the same for encoders without `prepare`: their pictures wait at full size
 COMMIT_SECONDS = 10.0  # what a kill may cost
 COMMIT_PICTURES = 8192  # what memory holds before a commit
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while adding: what was encoded is committed, and the same call goes on from there."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(f"stopped; {report.encoded:,} new pictures are safe, add again to go on")
-        self.report = report
 
 
 def ingest(
@@ -118,7 +107,7 @@ class _Ingest:
             self.outcomes.mark_missing()
         except KeyboardInterrupt:
             self._commit()
-            raise Interrupted(self.report) from None
+            raise Interrupted(self.report, f"{self.report.encoded:,} new pictures") from None
         except Exception:
             self._commit()  # a source or a model that breaks does not take with it what is done
             raise
@@ -171,7 +160,7 @@ class _Ingest:
         try:
             loaded.metadata = json.dumps(_plain(dict(item.metadata)), default=str)
             data = item.read()
-            loaded.sha256 = _sha256(data)
+            loaded.sha256 = content_digest(data)
             if self.store.content_of(loaded.sha256) not in self.outcomes.encoded:
                 picture = decode(data, min_side=self.prepares.min_side if self.prepares else None)
                 loaded.facts = dict(picture.facts)
@@ -179,7 +168,7 @@ class _Ingest:
         except CollectionError:
             raise  # the collection's trouble, not the picture's
         except Exception as error:
-            loaded.failure = _reason(error)
+            loaded.failure = reason_of(error)
             logger.debug("%s: %s", item.key, loaded.failure, exc_info=error)
             loaded.cause = error.with_traceback(None)  # whose frames would hold the picture
         with self.lock:
@@ -282,7 +271,7 @@ class _Ingest:
         except Exception as error:
             half = len(wanted) // 2
             if not half:
-                wanted[0].failure = f"the model failed on it: {_reason(error)}"
+                wanted[0].failure = f"the model failed on it: {reason_of(error)}"
             else:
                 self._vectors(wanted[:half])
                 self._vectors(wanted[half:])
@@ -293,26 +282,6 @@ class _Ingest:
         if len(vectors) != len(prepared):
             raise ValueError(f"the encoder gave {len(vectors)} vectors for {len(prepared)} pictures")
         return vectors
-
-
-def _sha256(data: "bytes | Image.Image") -> bytes:
-    """Digest of a file's bytes, or of what decides how a picture looks."""
-    if isinstance(data, bytes):
-        return hashlib.sha256(data).digest()
-    turned = data.getexif().get(ExifTags.Base.Orientation, 1)
-    if data.mode in ("P", "PA"):  # the pixels are numbers of colours: equal ones may look different
-        data = data.convert("RGBA")
-    return hashlib.sha256(f"{data.mode} {data.size} {turned} ".encode() + data.tobytes()).digest()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ImageError):
-        text = str(error)
-    elif isinstance(error, OSError) and error.strerror:
-        text = error.strerror.lower()
-    else:
-        text = f"{type(error).__name__}: {error}"
-    return text.encode("utf-8", "backslashreplace").decode()  # SQLite takes no lone surrogates
 
 
 def _plain(value: Any) -> Any:

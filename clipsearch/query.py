@@ -8,11 +8,13 @@ CLIPSEARCH_QUERY_CACHE=0 switches it off.
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .files import cache_folder
 from .types import Embeddings
@@ -20,6 +22,7 @@ from .types import Embeddings
 logger = logging.getLogger("clipsearch")
 
 KEPT = 100_000  # queries; the ones asked longest ago go first
+FILE = "queries.sqlite"
 TABLE = """CREATE TABLE IF NOT EXISTS queries (
     asked INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT, text TEXT, vector BLOB, UNIQUE (model, text))"""
 
@@ -38,42 +41,54 @@ def cached(
         float32 (q, dim), in order.
     """
     name, dim, fingerprint = model
-    if not texts or not fingerprint or os.environ.get("CLIPSEARCH_QUERY_CACHE") == "0":
+    if not texts or not fingerprint:
         return encode(texts)
     key = f"{name} {dim} {fingerprint}"
-    known = _recall(key, texts)
+    known = recall(FILE, key, texts, np.float32)
     new = [text for text in dict.fromkeys(texts) if text not in known]
     if new:
         known |= dict(zip(new, encode(new), strict=True))
-        _remember(key, {text: known[text] for text in new})
+        remember(FILE, key, {text: known[text] for text in new})
     return np.stack([known[text] for text in texts])
 
 
-def cache_path() -> Path:
+def cache_path(file: str = FILE) -> Path:
     """Where the vectors are kept."""
-    return cache_folder() / "queries.sqlite"
+    return cache_folder() / file
 
 
-def _recall(model: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+def recall(
+    file: str, model: str, texts: Sequence[str], dtype: npt.DTypeLike = np.float64
+) -> dict[str, npt.NDArray[Any]]:
+    """The numbers kept for those of some texts that a model was asked before, from a file of the cache."""
+    if _off():
+        return {}
     query = "SELECT vector FROM queries WHERE model = ? AND text = ?"
     known = {}
     try:
-        with closing(sqlite3.connect(cache_path(), timeout=1)) as db:
+        with closing(sqlite3.connect(cache_path(file), timeout=1)) as db:
             for text in texts:
                 if row := db.execute(query, (model, text)).fetchone():
-                    known[text] = np.frombuffer(row[0], np.float32)
+                    known[text] = np.frombuffer(row[0], dtype)
     except (sqlite3.Error, OSError, UnicodeError) as error:  # a cache may fail; the query may not
         logger.debug("no query cache: %s", error)
     return known
 
 
-def _remember(model: str, vectors: dict[str, np.ndarray]) -> None:
+def remember(file: str, model: str, vectors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Keep numbers for texts that a model was asked, in a file of the cache."""
+    if _off():
+        return
     try:
-        cache_path().parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(cache_path(), timeout=1)) as db, db:
+        cache_path(file).parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(cache_path(file), timeout=1)) as db, db:
             db.execute(TABLE)
             rows = [(model, text, vector.tobytes()) for text, vector in vectors.items()]
             db.executemany("INSERT OR REPLACE INTO queries (model, text, vector) VALUES (?, ?, ?)", rows)
             db.execute("DELETE FROM queries WHERE asked <= (SELECT max(asked) FROM queries) - ?", (KEPT,))
     except (sqlite3.Error, OSError, UnicodeError) as error:
         logger.debug("query not cached: %s", error)
+
+
+def _off() -> bool:
+    return os.environ.get("CLIPSEARCH_QUERY_CACHE") == "0"

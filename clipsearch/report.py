@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from .errors import ImageError, SourceError
+
 
 class Failure(NamedTuple):
     """A picture that is not in the collection, and why."""
@@ -80,3 +82,27 @@ class Report:
             return f"{line} in {self.seconds:.1f} s"
         speed = f"{self.images_per_second:.1f} images/s with {self.on}"
         return f"{line} in {self.seconds:.1f} s: {speed}, bound by {self.bottleneck}"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in long work: what was done is committed, and the same call goes on from there.
+
+    Attributes:
+        report: what was done until then.
+        safe: how much of it is new, for a person.
+    """
+
+    def __init__(self, report: Any, safe: str) -> None:
+        super().__init__(f"stopped; {safe} are safe, the same call goes on")
+        self.report, self.safe = report, safe
+
+
+def reason_of(error: Exception) -> str:
+    """Why one picture failed, in a line that SQLite takes: it wants no lone surrogates."""
+    if isinstance(error, ImageError | SourceError):
+        text = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror.lower()
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from .errors import ClipsearchError, ImageError, SourceError, require
 from .files import write_durably
@@ -19,6 +19,30 @@ if TYPE_CHECKING:
 PAGE_SIDE = 480  # pixels, the longer side of a picture on a page: sharp on a screen of double density
 NOTEBOOK_SIDE = 256  # pixels; what a notebook shows is saved inside the notebook
 NOTEBOOK_HITS = 40  # a notebook draws results by itself, perhaps of k=1000
+
+
+class Judgement(NamedTuple):
+    """What a stage made of a hit."""
+
+    by: str  # the reranker
+    score: float | None  # its own: log-odds or a similarity; None: it gave none
+    before: int  # rank before the stage, from 1
+    after: int  # and after it
+    reason: str = ""  # why there is no score
+
+
+class StageReport(NamedTuple):
+    """What a stage did."""
+
+    by: str  # the reranker
+    pool: int  # how many hits it was to judge
+    judged: int  # how many of them it did before its budget was spent, those it could not judge included
+    kept: int  # how many of these scores were known from an earlier search
+    seconds: float
+
+    def __str__(self) -> str:
+        known = f", {self.kept:,} of them known" if self.kept else ""
+        return f"{self.judged:,} of {self.pool:,} judged by {self.by} in {self.seconds:.1f} s{known}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +61,7 @@ class Hit:
         read: returns its bytes, or the picture itself, as they are now.
         box: the part of it that was found: left, top, right, bottom as shares of its sides; (0, 0, 1, 1)
             is all of it.
+        judgements: what each stage of the search that judged it made of it.
     """
 
     id: int
@@ -48,6 +73,7 @@ class Hit:
     metadata: Mapping[str, Any] = field(repr=False, hash=False)
     read: "Callable[[], bytes | Image]" = field(repr=False, compare=False)
     box: Box = field(default=WHOLE, repr=False)
+    judgements: tuple[Judgement, ...] = field(default=(), repr=False)
 
     def image(self, *, min_side: int | None = None) -> "Image":
         """Return the picture, RGB and upright.
@@ -83,12 +109,14 @@ class SearchResults(Sequence[Hit]):
         query: what was asked, for a person to read; it names no folder.
         score_kind: what the scores are.
         model: the encoder that was used.
+        stages: what each stage after the first did.
     """
 
     hits: tuple[Hit, ...]
     query: str
     score_kind: str = "cosine"
     model: str = ""
+    stages: tuple[StageReport, ...] = ()
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -101,7 +129,7 @@ class SearchResults(Sequence[Hit]):
         return replace(self, hits=self.hits[index]) if isinstance(index, slice) else self.hits[index]
 
     def __repr__(self) -> str:
-        shown = [f"  {hit.score:.3f}  {printable(hit.path)}" for hit in self.hits[:10]]
+        shown = [f"  {hit.score:.3f}  {printable(hit.path)}{judged(hit)}" for hit in self.hits[:10]]
         more = [f"  … and {len(self) - 10} more"] if len(self) > 10 else []
         return "\n".join([printable(f"{self.query}: {_summary(self)}"), *shown, *more])
 
@@ -123,7 +151,7 @@ class SearchResults(Sequence[Hit]):
         ipython.display.display(self)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one JSON-able dict a hit: id, path, key, source, score, cosine, box, metadata."""
+        """Return one JSON-able dict a hit: its attributes but `read`."""
         return [
             {
                 "id": hit.id,
@@ -134,6 +162,7 @@ class SearchResults(Sequence[Hit]):
                 "cosine": hit.cosine,
                 "box": list(hit.box),
                 "metadata": dict(hit.metadata),
+                "judgements": [judgement._asdict() for judgement in hit.judgements],
             }
             for hit in self.hits
         ]
@@ -213,17 +242,29 @@ def _summary(results: SearchResults) -> str:
         return "Nothing found"
     count = "1 picture" if len(results) == 1 else f"{len(results):,} pictures, best first"
     model = relative(results.model.removeprefix("local-dir:")).as_posix()
-    return f"{count} · {results.score_kind}" + (f" · {model}" if results.model else "")
+    parts = [count, results.score_kind, model if results.model else "", *map(str, results.stages)]
+    return " · ".join(filter(None, parts))
+
+
+def judged(hit: Hit) -> str:
+    """What the last stage made of a hit, for a line of text."""
+    if not hit.judgements:
+        return ""
+    last = hit.judgements[-1]
+    said = printable(last.reason) if last.score is None else f"{last.score:+.2f}"
+    cosine = "" if hit.cosine is None else f"cosine {hit.cosine:.3f}, "
+    return f"  ({cosine}{said}, was {last.before})"
 
 
 def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
     image, reason = thumbnail_or_reason(hit.read, side)
     badge = f"{hit.score:.3f}"
     name = relative(hit.key).name
+    notes = [text] if (text := judged(hit).strip(" ()")) else []
     if not reveal:
-        return Card(name, _harmless(hit), image, reason, badge)
+        return Card(name, [*_harmless(hit), *notes], image, reason, badge)
     link = Path(hit.path).as_uri() if os.path.isabs(hit.path) and os.path.isfile(hit.path) else None
-    return Card(name, _everything(hit), image, reason, badge, link)
+    return Card(name, [*_everything(hit), *notes], image, reason, badge, link)
 
 
 def thumbnail_or_reason(read: "Callable[[], bytes | Image]", side: int) -> tuple[bytes | None, str]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 import numpy as np
 import numpy.typing as npt
 
-from .decode import decode
+from .captions import captions_of
+from .decode import content_digest, decode
 from .errors import ImageError, QueryError, SourceError
 from .exact import ExactIndex, Neighbours
 from .filters import Selection
@@ -20,7 +21,7 @@ from .results import Hit, SearchResults
 from .segments import Box
 from .sources import restore
 from .store import ItemRow, Snapshot, Space, Store
-from .types import Embeddings, Encoder, Source, as_embeddings
+from .types import Candidate, Embeddings, Encoder, Source, as_embeddings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,6 +34,7 @@ Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 
 
 ROWS_TOGETHER = 8192
+VLM_SIDE = 512  # pixels
 
 
 class Place(NamedTuple):
@@ -142,13 +144,28 @@ class Searcher:
                 files.add(file)
             yield Place(item, path, source.root, partial(_read, source, item.key))
 
+    def contents(self, only: Selection | None = None) -> npt.NDArray[np.int64]:
+        """The contents that are shown, in order, each once, (n,)."""
+        shown = self._snapshot.shown
+        contents = np.unique(self._contents if shown is None else self._contents[shown])
+        return contents if only is None else contents[only.of_contents(contents)]
+
+    def places(self, content: int) -> list[Place]:
+        """The present items of a content and where they are, oldest first."""
+        return [self._place(item) for item, _ in self._store.items_of([content])[content]]
+
+    def _place(self, item: ItemRow) -> Place:
+        source = self._source(item.source)
+        return Place(item, source.path(item.key), source.root, partial(_read, source, item.key))
+
     def _hits(self, near: Neighbours, k: int, without: int | None, only: Selection | None) -> tuple[Hit, ...]:
         contents, first = np.unique(self._contents[near.rows], return_index=True)  # of its rows the best one
         contents, first = contents[np.argsort(first)][: k + 1], np.sort(first)[: k + 1]
         boxes = self._snapshot.boxes(near.rows[first])
-        items = self._store.items_of([int(content) for content in contents])
+        items = self._store.items_of(contents.tolist())
+        texts = captions_of(self._store, contents.tolist())
         hits = [
-            self._hit(item, float(score), known, box)
+            self._hit(item, float(score), _with_caption(known, texts.get(int(content))), box)
             for content, score, box in zip(contents, near.scores[first], boxes, strict=True)
             for item, known in self._different(_of(items[int(content)], only))
             if content != without
@@ -186,6 +203,11 @@ class Searcher:
         return self._sources[id]
 
 
+def _with_caption(known: dict[str, Any], text: str | None) -> dict[str, Any]:
+    """What is known of a picture, with its caption unless the user brought one."""
+    return known if text is None else {"caption": text, **known}
+
+
 def _among(items: Iterator[ItemRow], only: Selection | None) -> Iterator[ItemRow]:
     return (item for item in items if only is None or only.has(item.id))
 
@@ -199,6 +221,39 @@ def _read(source: Source, key: str) -> "bytes | Image":
     if item is None:
         raise SourceError("the picture is no longer where it was; if its folder moved, relocate the source")
     return item.read()
+
+
+def pixels(read: "Callable[[], bytes | Image]", sha256: bytes) -> "Image":
+    """A picture for a vision-language model, RGB and upright, if it still is the content that was added.
+
+    A large JPEG comes reduced; its short side keeps at least twice VLM_SIDE pixels.
+
+    Raises:
+        ImageError: it is not, or cannot be read.
+        SourceError: it is gone, or the place it came from is.
+        OSError: the file cannot be read.
+    """
+    data = read()
+    if content_digest(data) != sha256:
+        raise ImageError("it has changed since it was added; add its source again")
+    return decode(data, min_side=VLM_SIDE).image
+
+
+def candidates(store: Store, hits: Sequence[Hit]) -> list[Candidate]:
+    """What a reranker sees of some hits, in order."""
+    found = store.sha256s_of_items([hit.id for hit in hits])
+    digests = [found.get(hit.id, b"removed %d" % hit.id) for hit in hits]  # of no content: a moment ago
+    return [
+        Candidate(hit.id, digest, hit.cosine, _caption(hit), partial(pixels, hit.read, digest))
+        for hit, digest in zip(hits, digests, strict=True)
+    ]
+
+
+def _caption(hit: Hit) -> str | None:
+    """The caption of a hit; of several that a source brought, all."""
+    known = hit.metadata.get("caption")
+    texts = known if isinstance(known, list) else [known]
+    return " ".join(text for text in texts if isinstance(text, str)) or None
 
 
 def encode_picture(image: Picture, encoder: Encoder) -> Embeddings:

@@ -3,10 +3,11 @@
 import operator
 from collections.abc import Callable
 
+from .captions import caption_spaces
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
-from .types import Encoder
+from .types import Encoder, fingerprint_of
 from .writer import Writer, writing
 
 
@@ -25,8 +26,9 @@ class Spaces:
         self._refuse_another_model()
 
     def all(self) -> list[Space]:
-        """Every space, oldest first."""
-        return self._store.spaces()
+        """Every space of pictures, oldest first."""
+        others = caption_spaces(self._store)
+        return [space for space in self._store.spaces() if space.id not in others]
 
     def in_use(self) -> Space | None:
         """The space of the model asked for, else the live one; None before the first add."""
@@ -105,7 +107,7 @@ class Spaces:
 
     def _make(self, writer: Writer, encoder: Encoder) -> Space:
         return writer.add_space(
-            model=encoder.model_id, fingerprint=_fingerprint(encoder), dim=operator.index(encoder.dim)
+            model=encoder.model_id, fingerprint=fingerprint_of(encoder), dim=operator.index(encoder.dim)
         )
 
     def _load(self) -> Encoder:
@@ -131,11 +133,11 @@ class Spaces:
             return
         # A directory that was moved, and an object under another name, may still be the same weights.
         named = isinstance(self._wanted, str) and not resolve(self._wanted).startswith("local-dir:")
-        if named or _fingerprint(self._load_anew(self._wanted)) not in ("", space.fingerprint):
+        if named or fingerprint_of(self._load_anew(self._wanted)) not in ("", space.fingerprint):
             raise self._mismatch(space, resolve(self._wanted))
 
     def _check(self, space: Space, encoder: Encoder) -> None:
-        theirs = _fingerprint(encoder)
+        theirs = fingerprint_of(encoder)
         if (theirs, encoder.dim) != (space.fingerprint, space.dim):
             found = f"{encoder.model_id} ({encoder.dim} dimensions, weights {theirs[:12]})"
             raise self._mismatch(space, found)
@@ -148,9 +150,3 @@ class Spaces:
             "leave the model out to use the collection's own, "
             "or fill a second space with add_model (clipsearch index --upgrade)"
         )
-
-
-def _fingerprint(encoder: Encoder) -> str:
-    """What tells the encoder's weights from others; empty when it does not say."""
-    own = getattr(encoder, "fingerprint", None)
-    return (own() if own else None) or ""

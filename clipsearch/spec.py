@@ -99,14 +99,23 @@ class Choice(NamedTuple):
 
 def choose(rows: int, dim: int, memory: int | None = None) -> Choice:
     """The layout that "auto" means for so many vectors, with `memory` bytes for an index; None: enough."""
-    specs, size = index_specs(), 2 * rows * dim
-    if size <= MAX_EXACT:
-        return Choice(specs[EXACT], f"{size / 1e9:.3g} GB of vectors; up to 1 GB every one is looked at")
+    specs, stored = index_specs(), 2 * rows * dim
+    if stored <= MAX_EXACT:
+        return Choice(specs[EXACT], f"{size(stored)} of vectors; up to 1 GB every one is looked at")
     needed = specs[LARGE].bytes_per_vector(dim) * rows
     if memory is not None and needed > memory:
-        short = f"an index would take {needed / 1e9:.3g} GB of memory, and {memory / 1e9:.3g} are allowed"
+        short = f"an index would take {size(needed)} of memory, and {size(memory)} are allowed"
         return Choice(specs[EXACT], short)
-    return Choice(specs[LARGE], f"{size / 1e9:.3g} GB of vectors, more than 1 GB")
+    return Choice(specs[LARGE], f"{size(stored)} of vectors, more than 1 GB")
+
+
+def size(count: float) -> str:
+    """Bytes for a person: "812 bytes", "1.2 MB", "15 GB"."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    power = min(4, int(math.log(count * 1.0005, 1000)))
+    count, unit = count / 1000**power, ("", "kB", "MB", "GB", "TB")[power]
+    return f"{count:.1f} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"
 
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -240,6 +240,21 @@ class Store:
         found = self.rows("SELECT id FROM contents WHERE sha256 = ?", (sha256,))
         return found[0][0] if found else None
 
+    def sha256s(self, contents: Sequence[int]) -> dict[int, bytes]:
+        """The digest of each of some contents."""
+        found: dict[int, bytes] = {}
+        for part in _parts(contents):
+            found |= dict(self.rows(f"SELECT id, sha256 FROM contents WHERE id IN ({_marks(part)})", part))
+        return found
+
+    def sha256s_of_items(self, items: Sequence[int]) -> dict[int, bytes]:
+        """The digest of the content of each of some items that has one."""
+        query = "SELECT items.id, sha256 FROM items JOIN contents ON contents.id = content WHERE items.id IN "
+        found: dict[int, bytes] = {}
+        for part in _parts(items):
+            found |= dict(self.rows(f"{query} ({_marks(part)})", part))
+        return found
+
     def items_showing(self, content: int) -> list[ItemRow]:
         """Every item of a content, missing ones too, oldest first."""
         return [

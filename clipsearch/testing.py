@@ -1,15 +1,17 @@
-"""A small encoder with meaning, for the tests of programs that use clipsearch.
+"""A small encoder and a small captioner with meaning, for the tests of programs that use clipsearch.
 
     photos = clipsearch.Collection(folder, model=ColourEncoder())
+    photos.caption(ColourVLM())
 
-Its vectors can be worked out by hand and it needs no weights, so a test can say which picture
+Their answers can be worked out by hand and they need no weights, so a test can say which picture
 comes first.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .types import Embeddings, Role, as_embeddings
 
@@ -51,3 +53,35 @@ class ColourEncoder:
     def fingerprint(self) -> str:
         """Always the same."""
         return "colour-1"
+
+
+class ColourVLM:
+    """Writes "a red picture" of one whose mean colour is nearest to red, and knows if a question names it.
+
+    Log-odds are 1 less the distance of the mean colour to the nearest that is named, in parts of 100.
+    """
+
+    model_id = "colour-vlm"
+
+    def spec(self) -> Mapping[str, Any]:
+        """Always the same."""
+        return {"version": 1}
+
+    def generate(
+        self, images: "Sequence[Image]", prompt: str | None = None, *, max_tokens: int = 64
+    ) -> list[str]:
+        """A text for each of n RGB pictures."""
+        return [f"a {min(COLOURS, key=lambda name: _far(image, name))} picture" for image in images]
+
+    def log_odds(
+        self, images: "Sequence[Image]", prompt: str, *, yes: Sequence[str], no: Sequence[str]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Float64 (n,), and as many ones; a question without a colour is answered with no."""
+        named = [name for name in COLOURS if name in prompt.lower()]
+        odds = [1 - min([_far(image, name) for name in named], default=500) / 100 for image in images]
+        return np.array(odds, np.float64), np.ones(len(images))
+
+
+def _far(image: "Image", name: str) -> float:
+    mean = np.asarray(image, np.float64).reshape(-1, 3).mean(axis=0)
+    return float(np.linalg.norm(mean - COLOURS[name]))

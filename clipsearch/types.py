@@ -88,6 +88,12 @@ class Encoder(Protocol):
         """Encode n texts of any length to float32 (n, dim), in order; none give (0, dim)."""
 
 
+def fingerprint_of(encoder: Encoder) -> str:
+    """What tells an encoder's weights from others; empty when it does not say."""
+    own = getattr(encoder, "fingerprint", None)
+    return (own() if own else None) or ""
+
+
 @runtime_checkable
 class Prepares(Protocol):
     """What an encoder adds to split the work for the processor's threads from that for the device."""

@@ -22,10 +22,10 @@ _TOKEN = re.compile(
       | (?P<sign><=|>=|<>|!=|==|[=<>(),])""",
     re.VERBOSE | re.IGNORECASE,
 )
-_KEYWORDS = {"and", "or", "not", "in", "like", "between", "is", "null", "true", "false"}
+_KEYWORDS = {"and", "or", "not", "in", "like", "match", "between", "is", "null", "true", "false"}
 _SIGNS = {"=": "=", "==": "=", "<>": "!=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _TURNED = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_RELATIONS = "=, !=, <, <=, >, >=, between, in, like or is null"
+_RELATIONS = "=, !=, <, <=, >, >=, between, in, like, match or is null"
 _VALUE = "a text in single quotes or a number"
 
 
@@ -45,7 +45,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """What a column must be: =, <, <=, >, >=, between, in or like and values, or null, or true (not 0)."""
+    """What a column must be: a sign, between, in, like or match with values; or null, or true (not 0)."""
 
     column: Name
     word: str
@@ -180,10 +180,11 @@ class _Parser:
             self._take("null")
             return _not(Relation(left, "null"), negated)
         negated = self._took("not")
-        for word, read in (("in", self._listed), ("like", self._pattern), ("between", self._bounds)):
+        readers = {"in": self._listed, "like": self._pattern, "match": self._pattern, "between": self._bounds}
+        for word, read in readers.items():
             if self._took(word):
                 return _not(Relation(left, word, read()), negated)
-        return self._fail("in, like or between") if negated else self._bare(left)
+        return self._fail("in, like, match or between") if negated else self._bare(left)
 
     def _bare(self, column: Name) -> Relation:
         if self._now.kind != "end" and self._now.text not in ("and", "or", ")"):

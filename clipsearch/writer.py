@@ -64,7 +64,8 @@ def writing(store: Store) -> Iterator["Writer"]:
 class Writer:
     """What the holder of the right to write may do.
 
-    `append`, `rewrite` and `add_content` are for inside a transaction; the others bring their own.
+    `append`, `rewrite`, `add_content` and `insert_space` are for inside a transaction; the others bring
+    their own.
     """
 
     def __init__(self, store: Store) -> None:
@@ -102,13 +103,17 @@ class Writer:
     def add_space(self, *, model: str, fingerprint: str, dim: int) -> Space:
         """Make an empty space; the first one of a collection is live."""
         with self.transaction() as db:
-            number = db.execute("SELECT coalesce(max(id), 0) + 1 FROM spaces").fetchone()[0]
-            name = re.sub(r"[^a-z0-9]+", "-", model.rsplit("/", 1)[-1].lower()).strip("-")[:40]
-            live = not self.store.spaces()
-            db.execute(
-                "INSERT INTO spaces (folder, model, fingerprint, dim, live) VALUES (?, ?, ?, ?, ?)",
-                (f"{number}-{name}", model, fingerprint, dim, live),
-            )
+            return self.insert_space(db, model=model, fingerprint=fingerprint, dim=dim)
+
+    def insert_space(self, db: sqlite3.Connection, *, model: str, fingerprint: str, dim: int) -> Space:
+        """The same inside a transaction."""
+        number = db.execute("SELECT coalesce(max(id), 0) + 1 FROM spaces").fetchone()[0]
+        name = re.sub(r"[^a-z0-9]+", "-", model.rsplit("/", 1)[-1].lower()).strip("-")[:40]
+        live = not self.store.spaces()
+        db.execute(
+            "INSERT INTO spaces (folder, model, fingerprint, dim, live) VALUES (?, ?, ?, ?, ?)",
+            (f"{number}-{name}", model, fingerprint, dim, live),
+        )
         return self.store.spaces()[-1]
 
     def append(

@@ -106,10 +106,10 @@ def test_korean_captions_are_in_korean_and_english_ones_are_not():
 def test_a_wheel_holds_the_captions():
     """setuptools ships what these two tables name, and nothing else of the folder."""
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert "clipsearch.captions" in shipped["packages"]
+    assert "clipsearch.bank" in shipped["packages"]
     names = {
         path.name
-        for pattern in shipped["package-data"]["clipsearch.captions"]
-        for path in (ROOT / "clipsearch" / "captions").glob(pattern)
+        for pattern in shipped["package-data"]["clipsearch.bank"]
+        for path in (ROOT / "clipsearch" / "bank").glob(pattern)
     }
     assert names == {"english.txt", "korean.txt"}

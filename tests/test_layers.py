@@ -14,11 +14,14 @@ LAYERS = [
     {"exif", "where"},
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
     {"store", "results", "progress"},
-    {"writer", "exact", "labels", "columns", "captioners"},
-    {"outcomes", "filters", "gpu"},
+    {"writer", "exact", "labels", "captioners"},
+    {"outcomes", "captions", "gpu", "rerank"},
+    {"columns"},
+    {"filters"},
     {"index"},
     {"search", "upkeep"},
-    {"ingest", "spaces", "labelling"},
+    {"ingest", "spaces", "labelling", "captioning"},
+    {"reader", "second_look"},
     {"collection"},
     {"zeroshot"},
     {"cli"},
@@ -27,7 +30,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOMS = sorted(
     path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
 )
-ROOMS = [room for room in ROOMS if room not in ("__init__", "__main__", "builtin", "captions")]
+ROOMS = [room for room in ROOMS if room not in ("__init__", "__main__", "builtin")]
 
 
 def imported_rooms(code, own):

@@ -10,13 +10,14 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import click
 
 from .. import __version__
 from ..errors import ClipsearchError
 from ..render import printable
+from .caption import caption
 from .demo import demo
 from .index import index
 from .indexes import indexes
@@ -25,9 +26,6 @@ from .models import models
 from .output import examples
 from .search import search
 from .upkeep import compact, info, relocate, remove, verify
-
-if TYPE_CHECKING:
-    from ..report import Report
 
 STOPPED = 130  # what shells expect of a program that Ctrl-C ended: 128 + SIGINT
 
@@ -101,7 +99,20 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (demo, index, search, label, info, verify, compact, remove, relocate, models, indexes):
+for command in (
+    demo,
+    index,
+    search,
+    label,
+    caption,
+    info,
+    verify,
+    compact,
+    remove,
+    relocate,
+    models,
+    indexes,
+):
     main.add_command(command)
 
 
@@ -118,7 +129,7 @@ def _settle(ctx: click.Context) -> None:
 
 
 def _say_stopped(ctx: click.Context, stop: KeyboardInterrupt) -> NoReturn:
-    report: Report | None = getattr(stop, "report", None)  # of an ingest that was interrupted
-    safe = f": {report.encoded:,} new pictures are safe; the same command goes on" if report else ""
+    done: str | None = getattr(stop, "safe", None)  # by a job that was interrupted
+    safe = f": {done} are safe; the same command goes on" if done else ""
     click.echo(f"\nclipsearch: stopped{safe}", err=True)
     ctx.exit(STOPPED)

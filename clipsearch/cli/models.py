@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import emit, examples, json_option, size
+from ..spec import size
+from .output import emit, examples, json_option
 
 if TYPE_CHECKING:
     from ..encoders import Model

@@ -1,7 +1,6 @@
 """What the commands share: their common options, and how numbers, names and JSON are written."""
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 
 from ..errors import CollectionError
 from ..render import printable
+from ..spec import size
 
 if TYPE_CHECKING:
     from ..collection import Collection
@@ -53,15 +53,6 @@ def shown(path: str | os.PathLike[str]) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """A number with its noun: "1 picture", "1,200 pictures"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def size(count: float) -> str:
-    """Bytes for a person: "812 bytes", "1.2 MB", "15 GB"."""
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    power = min(4, int(math.log(count * 1.0005, 1000)))
-    count, unit = count / 1000**power, ("", "kB", "MB", "GB", "TB")[power]
-    return f"{count:.1f} {unit}" if count < 9.95 else f"{count:,.0f} {unit}"
 
 
 def describe(index: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import click
 
 from ..errors import ClipsearchError
 from ..render import printable
+from ..results import judged
 from .output import (
     counted,
     emit,
@@ -20,10 +21,12 @@ from .output import (
     shown,
     where_option,
 )
+from .rerank import rerank_options, stages_of
 
 if TYPE_CHECKING:
     from ..collection import Collection
     from ..results import SearchResults
+    from ..types import Reranker
 
 
 @click.command(
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--item", metavar="ID", type=int, help="Find pictures like this one of DIR.")
 @where_option
+@rerank_options
 @click.option("--html", metavar="F", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
 @click.option("--reveal", is_flag=True, help="Show absolute paths and GPS on that page.")
 @click.option("--model", metavar="M", help="Search the vectors of this model, where DIR has several.")
@@ -57,6 +61,10 @@ def search(
     image: Path | None,
     item: int | None,
     where: str | None,
+    rerank: str | None,
+    depth: int | None,
+    budget: float | None,
+    weight: float | None,
     html: Path | None,
     reveal: bool,
     model: str | None,
@@ -68,13 +76,19 @@ def search(
     could steer a terminal are escaped there too, so programs that open the files should read --json,
     where every path is exact. Without QUERY, --image and --item it asks for queries, one after the
     other, until an empty line.
+
+    --rerank has the best hits for words judged again: yes-no:M asks a vision-language model M (a hub id, a
+    directory, or NAME@URL of a server's model), pairs:M is a trained reranker, match:M a BLIP with a matching
+    head, sheet:M shows a strong model all of them at once, captions:M compares what `clipsearch caption`
+    wrote, by a model of texts, and hybrid:M finds pictures by it too.
     """
     asked = [given for given in (query, image, item) if given is not None]
     _check_usage(len(asked), as_json, html, reveal)
+    stages = stages_of(rerank, depth, budget, weight)
     with existing(folder, read_only=True, model=model) as photos:
         if not asked:
-            return _converse(photos, k, where)
-        results = photos.search(query, image=image, item=item, k=k, where=where)
+            return _converse(photos, k, where, stages)
+        results = photos.search(query, image=image, item=item, k=k, where=where, stages=stages)
         if as_json:
             emit(results.to_dicts())
         elif not html or sys.stdout.isatty():
@@ -96,7 +110,9 @@ def show(results: "SearchResults") -> None:
     width = max((len(f"{hit.id}") for hit in results), default=0)
     for rank, hit in enumerate(results, 1):
         id = click.style(f"#{hit.id:<{width}}", dim=True)
-        click.echo(f"{rank:>{len(str(len(results)))}}  {hit.score:.3f}  {id}  {shown(hit.path)}")
+        click.echo(f"{rank:>{len(str(len(results)))}}  {hit.score:.3f}  {id}  {shown(hit.path)}{judged(hit)}")
+    for stage in results.stages:
+        note(printable(str(stage)))
 
 
 def _check_usage(asked: int, as_json: bool, html: Path | None, reveal: bool) -> None:
@@ -110,7 +126,7 @@ def _check_usage(asked: int, as_json: bool, html: Path | None, reveal: bool) -> 
         raise click.UsageError("--reveal goes with --html.")
 
 
-def _converse(photos: "Collection", k: int, where: str | None) -> None:
+def _converse(photos: "Collection", k: int, where: str | None, stages: "list[Reranker]") -> None:
     """Answer queries until an empty line or the end of the input."""
     count = counted(len(photos), "picture")
     if where is not None:  # what is wrong with it is told before a model is loaded
@@ -120,7 +136,7 @@ def _converse(photos: "Collection", k: int, where: str | None) -> None:
     note(f"{count}; an empty line leaves")
     while query := _ask():
         try:
-            show(photos.search(query, k=k, where=where))
+            show(photos.search(query, k=k, where=where, stages=stages))
         except ClipsearchError as error:
             click.echo(f"clipsearch: {printable(str(error))}", err=True)
         click.echo()

@@ -7,6 +7,7 @@ import click
 
 from ..errors import CollectionError
 from ..render import printable
+from ..spec import size
 from .output import (
     counted,
     describe,
@@ -16,7 +17,6 @@ from .output import (
     folder_argument,
     json_option,
     shown,
-    size,
     where_option,
 )
 
@@ -53,6 +53,8 @@ def _tell(about: dict[str, Any]) -> None:
     for space in about["models"]:
         _line("model", _model(space, several=len(about["models"]) > 1))
         _line("index", f"{printable(space['index']['layout'])}: {describe(space['index'])}")
+    for captioner in about["captioners"]:
+        _line("captions", _captions(captioner))
     _line("made", f"{about['created'][:10]} by clipsearch {about['clipsearch']}, format {about['format']}")
 
 
@@ -63,6 +65,12 @@ def _line(name: str, text: str) -> None:
 def _different(about: dict[str, Any]) -> str:
     """How many pictures have contents of their own, where some are copies of others."""
     return f" ({about['contents']:,} different ones)" if about["contents"] != about["pictures"] else ""
+
+
+def _captions(captioner: dict[str, Any]) -> str:
+    failed = f", {captioner['failed']:,} failed" if captioner["failed"] else ""
+    used = " (in use)" if captioner["in_use"] else ""
+    return f"{counted(captioner['captions'], 'picture')}{failed}, by {printable(captioner['model'])}{used}"
 
 
 def _model(space: dict[str, Any], *, several: bool) -> str:
@@ -125,21 +133,32 @@ def compact(folder: Path, as_json: bool) -> None:
 @where_option
 @click.option("--missing", is_flag=True, help="All pictures that are gone from their sources.")
 @click.option("--model", metavar="M", help="The vectors of a model that is not in use, instead of pictures.")
+@click.option("--captions", metavar="M", help="The captions that a model wrote last, instead of pictures.")
 @json_option
 def remove(
-    folder: Path, what: tuple[str, ...], where: str | None, missing: bool, model: str | None, as_json: bool
+    folder: Path,
+    what: tuple[str, ...],
+    where: str | None,
+    missing: bool,
+    model: str | None,
+    captions: str | None,
+    as_json: bool,
 ) -> None:
     """Forget pictures: by path, id, folder or condition.
 
     A folder means all below it; with --where too, those that pass. The files themselves are not
     touched. One that is still in its source comes back with the next `clipsearch index`.
     """
-    if sum([bool(what) or where is not None, missing, model is not None]) != 1:
-        raise click.UsageError("give PATHs or IDs, or --where, or one of --missing and --model.")
+    chosen = [bool(what) or where is not None, missing, model is not None, captions is not None]
+    if sum(chosen) != 1:
+        raise click.UsageError("give PATHs or IDs, or --where, or one of --missing, --model and --captions.")
     with existing(folder) as photos:
         if model is not None:
             photos.drop_model(model)
             return _say({"removed": model}, f"removed the vectors of {printable(model)}", as_json)
+        if captions is not None:
+            count = photos.remove_captions(captions)
+            return _say({"removed": count}, f"removed {counted(count, 'caption')}", as_json)
         count = photos.remove_missing() if missing else photos.remove(*map(_named, what), where=where)
     if not (count or missing):
         none = f"none of {list(what)} is in {folder}" if what else "nothing"

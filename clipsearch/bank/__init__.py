@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, TypeAlias, get_args
 
-from .errors import QueryError
+from ..errors import QueryError
 
 Language: TypeAlias = Literal["english", "korean"]
 """The languages that there are captions in."""
@@ -28,5 +28,5 @@ def captions(language: Language = "english") -> list[str]:
 @cache
 def _lines(language: Language) -> tuple[str, ...]:
     """The lines of a file that are not comments."""
-    text = (files("clipsearch.captions") / f"{language}.txt").read_text(encoding="utf-8")
+    text = (files("clipsearch.bank") / f"{language}.txt").read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if not line.startswith("#"))

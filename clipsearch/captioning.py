@@ -1,0 +1,273 @@
+"""Captioning: a vision-language model writes a text about every picture that has none yet.
+
+A kill costs at most the last seconds: what was written is committed, and the next run goes on.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .captions import (
+    Captioner,
+    find_vectors,
+    make_captioner,
+    make_vectors,
+    texts,
+    use_captioner,
+    write_captions,
+    written,
+)
+from .errors import CollectionError, ImageError, ModelError, ModelMismatchError, ServerError, SourceError
+from .files import cores, interrupts_held
+from .filters import Selection
+from .progress import progress_bar
+from .report import Failure, Interrupted, reason_of
+from .search import VLM_SIDE, Searcher, pixels
+from .store import Space, Store
+from .types import VLM, Encoder, as_embeddings, fingerprint_of
+from .writer import Writer, writing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+BATCH = 8  # pictures captioned at a time
+COMMIT_SECONDS = 10.0  # what a kill may cost
+TEXTS_TOGETHER = 4096  # captions whose vectors are committed at a time
+
+
+@dataclass
+class CaptionReport:
+    """What `caption` did: every picture that is shown is counted once.
+
+    Attributes:
+        model: the captioner's.
+        captioned: contents that were given a caption.
+        unchanged: contents that had one.
+        failed: pictures without one, now or when last tried, with the reason.
+        seconds: wall time.
+    """
+
+    model: str
+    captioned: int = 0
+    unchanged: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self) | {"failed": [failure._asdict() for failure in self.failed]}
+
+    def __str__(self) -> str:
+        failed = f", {len(self.failed):,} failed" if self.failed else ""
+        speed = f": {self.captioned / self.seconds:.2f} images/s" if self.captioned else ""
+        done = f"{self.captioned:,} captioned, {self.unchanged:,} unchanged{failed}"
+        return f"{done} in {self.seconds:.1f} s{speed} with {self.model}"
+
+
+class _Loaded(NamedTuple):
+    content: int
+    path: str
+    image: "Image | None" = None
+    reason: str = ""  # why there is no image
+
+
+def write_all(
+    store: Store,
+    searcher: Searcher,
+    vlm: VLM,
+    *,
+    prompt: str | None,
+    max_tokens: int,
+    batch_size: int | None = None,
+    retry_failed: bool = False,
+    only: Selection | None = None,
+    progress: bool | None = None,
+) -> CaptionReport:
+    """Caption every picture that has no caption of that model, prompt and length; see Collection.caption."""
+    spec = {**vlm.spec(), "model": vlm.model_id, "prompt": prompt, "max_tokens": max_tokens}
+    with writing(store) as writer:
+        captioner = make_captioner(writer, {**spec, "min_side": VLM_SIDE})
+        job = _Captioning(writer, searcher, captioner, vlm, prompt, max_tokens, batch_size or BATCH)
+        job.run(searcher.contents(only), retry_failed, progress)
+        if not captioner.live and job.report.captioned + job.report.unchanged:
+            use_captioner(writer, captioner)
+    return job.report
+
+
+class _Captioning:
+    def __init__(
+        self,
+        writer: Writer,
+        searcher: Searcher,
+        captioner: Captioner,
+        vlm: VLM,
+        prompt: str | None,
+        max_tokens: int,
+        batch_size: int,
+    ) -> None:
+        self.writer, self.searcher, self.captioner, self.vlm = writer, searcher, captioner, vlm
+        self.prompt, self.max_tokens, self.batch_size = prompt, max_tokens, batch_size
+        self.report = CaptionReport(vlm.model_id)
+        self.texts: dict[int, str] = {}  # by content, not yet committed
+        self.failures: dict[int, Failure] = {}  # likewise
+
+    def run(self, contents: npt.NDArray[np.int64], retry_failed: bool, progress: bool | None) -> None:
+        started = committed = time.perf_counter()
+        todo = self._todo(contents, retry_failed)
+        try:
+            with progress_bar("captions", progress, total=len(todo)) as bar:
+                for batch in _batches(self._load_ahead(todo), self.batch_size):
+                    self._caption(batch)
+                    bar.update(len(batch))
+                    if time.perf_counter() - committed > COMMIT_SECONDS:
+                        self._commit()
+                        committed = time.perf_counter()
+        except KeyboardInterrupt:
+            self._commit()
+            raise Interrupted(self.report, f"{self.report.captioned:,} new captions") from None
+        finally:
+            self._commit()  # a model that breaks does not take with it what is done
+            self.report.seconds = time.perf_counter() - started
+
+    def _todo(self, contents: npt.NDArray[np.int64], retry_failed: bool) -> list[int]:
+        """The contents that are to have a caption; those that have one, or failed, are counted."""
+        have, failed = written(self.writer.store, self.captioner)
+        todo: list[int] = np.setdiff1d(contents, have).tolist()
+        self.report.unchanged = len(contents) - len(todo)
+        if not retry_failed:
+            again = [content for content in todo if content in failed]
+            self.report.failed = [Failure(self._path(content), failed[content]) for content in again]
+        return todo if retry_failed else [content for content in todo if content not in failed]
+
+    def _path(self, content: int) -> str:
+        return next((place.path for place in self.searcher.places(content)), "")
+
+    def _load_ahead(self, contents: Iterable[int]) -> Iterator[_Loaded]:
+        """Read in threads, in order, a batch ahead."""
+        window: deque[Future[_Loaded]] = deque()
+        with ThreadPoolExecutor(cores(), thread_name_prefix="clipsearch-decode") as pool:
+            try:
+                for content in contents:
+                    window.append(pool.submit(self._load, content))
+                    if len(window) > self.batch_size:
+                        yield window.popleft().result()
+                while window:
+                    yield window.popleft().result()
+            finally:
+                for future in window:
+                    future.cancel()
+
+    def _load(self, content: int) -> _Loaded:
+        """The first file of a content that can be read and is still what was added."""
+        found = _Loaded(content, "", reason="it was removed meanwhile")
+        sha256 = self.writer.store.sha256s([content]).get(content, b"")
+        for place in self.searcher.places(content):
+            try:
+                return _Loaded(content, place.path, pixels(place.read, sha256))
+            except (ImageError, SourceError, OSError) as error:
+                found = _Loaded(content, place.path, reason=reason_of(error))
+        return found
+
+    def _caption(self, batch: Sequence[_Loaded]) -> None:
+        for loaded in batch:
+            if loaded.image is None:
+                self._fail(loaded, loaded.reason)
+        self._write([loaded for loaded in batch if loaded.image is not None])
+
+    def _write(self, batch: Sequence[_Loaded]) -> None:
+        """Ask for captions; a picture that breaks the model breaks only itself."""
+        if not batch:
+            return
+        try:
+            found = self._ask(batch)
+        except (ModelError, ServerError):
+            raise  # no picture's fault
+        except Exception as error:
+            half = len(batch) // 2
+            if not half:
+                return self._fail(batch[0], f"the model failed on it: {reason_of(error)}")
+            self._write(batch[:half])
+            return self._write(batch[half:])
+        for loaded, text in zip(batch, found, strict=True):
+            if text:
+                self.texts[loaded.content] = text
+            else:
+                self._fail(loaded, "the model wrote nothing")
+
+    def _ask(self, batch: Sequence[_Loaded]) -> list[str]:
+        images = [loaded.image for loaded in batch if loaded.image is not None]
+        found = self.vlm.generate(images, self.prompt, max_tokens=self.max_tokens)
+        if len(found) != len(batch):
+            raise ModelError(f"{self.vlm.model_id!r} gave {len(found)} texts for {len(batch)} pictures")
+        return [" ".join(text.split()) for text in found]
+
+    def _fail(self, loaded: _Loaded, why: str) -> None:
+        self.failures[loaded.content] = Failure(loaded.path, why)
+
+    def _commit(self) -> None:
+        with interrupts_held():  # between the commit and the count of it there must be no Ctrl-C
+            if self.texts or self.failures:
+                with self.writer.transaction() as db:
+                    failed = {content: failure.reason for content, failure in self.failures.items()}
+                    write_captions(db, self.captioner, self.texts, failed)
+            self.report.captioned += len(self.texts)
+            self.report.failed += self.failures.values()
+            self.texts.clear()
+            self.failures.clear()
+
+
+def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def complete_space(store: Store, captioner: Captioner, encoder: Encoder) -> Space:
+    """The space of a text model's vectors of all captions, of a collection that may not change.
+
+    Raises:
+        CollectionError: there is none, or some captions have no vector in it yet.
+    """
+    have, _ = written(store, captioner)
+    space = find_vectors(store, captioner, encoder.model_id)
+    if space is None or len(np.setdiff1d(have, store.snapshot(space).contents)):
+        raise CollectionError(
+            f"some captions of {store.path} have no vector of {encoder.model_id!r} yet; "
+            "it was opened read-only: search once without that, or run `clipsearch caption --vectors`"
+        )
+    return space
+
+
+def fill_vectors(
+    store: Store, captioner: Captioner, encoder: Encoder, *, progress: bool | None = None
+) -> Space:
+    """The space of a text model's vectors of all captions of a captioner; those that it lacks are encoded.
+
+    Raises:
+        LockedError: another process is writing to the collection.
+    """
+    with writing(store) as writer, progress_bar("vectors", progress, unit="captions") as bar:
+        fingerprint = fingerprint_of(encoder)
+        space = find_vectors(store, captioner, encoder.model_id) or make_vectors(
+            writer, captioner, model=encoder.model_id, fingerprint=fingerprint, dim=encoder.dim
+        )
+        if space.fingerprint != fingerprint:
+            raise ModelMismatchError(
+                f"the captions of {store.path} have vectors of other weights of {encoder.model_id!r}; "
+                "remove the captions, or use those weights"
+            )
+        have = set(store.snapshot(space).contents.tolist())
+        waiting = ((content, text) for content, text in texts(store, captioner) if content not in have)
+        while part := list(islice(waiting, TEXTS_TOGETHER)):
+            vectors = as_embeddings(encoder.encode_texts([text for _, text in part], role="document"))
+            with writer.transaction():
+                writer.append(space, [content for content, _ in part], vectors)
+            bar.update(len(part))
+    return space

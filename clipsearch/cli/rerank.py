@@ -1,0 +1,82 @@
+"""The options of `clipsearch search` for a second look."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .caption import vlm_of
+
+if TYPE_CHECKING:
+    from ..types import Reranker
+
+KINDS = ("yes-no", "pairs", "match", "sheet", "captions", "hybrid")
+ALL_AT_ONCE = ("sheet", "captions", "hybrid")
+UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
+
+
+class Seconds(click.ParamType):
+    """A time such as 5, 5s, 800ms or 2m."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds that a text means."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value))
+        if not found or found[2] not in UNITS or not float(found[1]):
+            self.fail(f"found {value!r}, expected a time such as 5s, 800ms or 2m", param, ctx)
+        return float(found[1]) * UNITS[found[2]]
+
+
+def rerank_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --rerank and what goes with it."""
+    options = (
+        click.option("--rerank", metavar="KIND:M", help=f"Judge the best again: {', '.join(KINDS)}."),
+        click.option("--depth", metavar="N", type=click.IntRange(min=1), help="How many are judged again."),
+        click.option("--budget", metavar="TIME", type=Seconds(), help="Judge no more after 5s, 800ms or 2m."),
+        click.option("--weight", metavar="W", type=click.FloatRange(0, 1), help="Of the second look, to 1."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def stages_of(
+    rerank: str | None, depth: int | None, budget: float | None, weight: float | None
+) -> "list[Reranker]":
+    """The stages that the options ask for: one, or none."""
+    given = {"depth": depth, "budget": budget, "weight": weight}
+    options = {name: value for name, value in given.items() if value is not None}
+    if rerank is None:
+        if options:
+            raise click.UsageError(f"--{next(iter(options))} goes with --rerank.")
+        return []
+    kind, _, model = rerank.partition(":")
+    if kind not in KINDS or not (model or kind in ("captions", "hybrid")):
+        raise click.UsageError(f"--rerank takes KIND:MODEL; KIND is one of {', '.join(KINDS)}.")
+    if kind in ALL_AT_ONCE and budget is not None:
+        raise click.UsageError(f"--budget does not go with {kind}, which judges all at once.")
+    return [_reranker(kind, model, options)]
+
+
+def _reranker(kind: str, model: str, options: dict[str, Any]) -> "Reranker":
+    if kind == "yes-no":
+        from ..rerank.yes_no import YesNoReranker
+
+        return YesNoReranker(vlm_of(model), **options)
+    if kind == "pairs":
+        from ..rerank.pairs import PairReranker
+
+        return PairReranker(model, **options)
+    if kind == "match":
+        from ..rerank.itm import ItmReranker
+
+        return ItmReranker(model, **options)
+    if kind == "sheet":
+        from ..rerank.sheet import SheetReranker
+
+        return SheetReranker(vlm_of(model), **options)
+    from ..rerank.by_caption import TEXT_MODEL, CaptionReranker
+
+    return CaptionReranker(model or TEXT_MODEL, retrieve=kind == "hybrid", **options)
