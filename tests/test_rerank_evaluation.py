@@ -103,8 +103,9 @@ def test_an_evaluation_by_hand():
 
 
 def test_what_comes_after_k_is_missed_but_was_in_the_pool():
-    found = evaluate_rerank(POOLS.__getitem__, ["dog", "cow"], [[3], [8]], k=2)
-    assert found.before["MRR"] == 0 and found.after["R@2"] == 1
+    found = evaluate_rerank(POOLS.__getitem__, ["dog", "cow"], [[3], [7]], k=2)
+    assert found.before["MRR"] == 0.25 and found.after["R@2"] == 0.5
+    assert found.after["MRR"] == pytest.approx((1 + 0) / 2)
     assert found.ceiling == 1
 
 
@@ -134,7 +135,7 @@ def test_an_evaluation_is_json():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("after", [[1, 2], [1, 2, 4], [1, 2, 3, 4]])
+@pytest.mark.parametrize("after", [[1, 2], [1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 3]])
 def test_a_reranker_may_neither_add_nor_lose_pictures(after):
     with pytest.raises(QueryError, match="reranking 'dog' gave other pictures than it got"):
         evaluate_rerank(lambda _: ([1, 2, 3], after, 0.0), ["dog"], [[1]], k=10)
