@@ -92,7 +92,7 @@ class RerankEvaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        return {**asdict(self), "interval": list(self.interval) if self.interval else None}
+        return asdict(self)
 
 
 def evaluate_rerank(

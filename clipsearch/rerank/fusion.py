@@ -149,7 +149,7 @@ def _reciprocal_ranks(
             f"of {len(ranked[0])} pictures {len(wanted)} are said to be relevant or not: say it of all"
         )
     hits = wanted[np.stack(ranked)]  # (weights, n)
-    return hits.any(1) / (1 + hits.argmax(1)) if wanted.any() else np.zeros(len(GRID))
+    return 1 / (1 + hits.argmax(1)) if wanted.any() else np.zeros(len(GRID))
 
 
 def _scores(scores: npt.ArrayLike) -> Scores:
