@@ -7,6 +7,7 @@ Their answers can be worked out by hand and they need no weights, so a test can 
 comes first.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ class ColourVLM:
         self, images: "Sequence[Image]", prompt: str, *, yes: Sequence[str], no: Sequence[str]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Float64 (n,), and as many ones; a question without a colour is answered with no."""
-        named = [name for name in COLOURS if name in prompt.lower()]
+        named = COLOURS.keys() & set(re.findall(r"\w+", prompt.lower()))
         odds = [1 - min([_far(image, name) for name in named], default=500) / 100 for image in images]
         return np.array(odds, np.float64), np.ones(len(images))
 

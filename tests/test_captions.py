@@ -24,7 +24,7 @@ def folder(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, (name, colour) in enumerate(zip(NAMES, COLOURS, strict=True)):
-        Image.new("RGB", (8, 8 + number), colour).save(folder / name)
+        Image.new("RGB", (8, 8 + number), COLOURS[colour]).save(folder / name)
     return folder
 
 

@@ -16,17 +16,14 @@ ALL_AT_ONCE = ("sheet", "captions", "hybrid")
 UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
 
 
-class Seconds(click.ParamType):
-    """A time such as 5, 5s, 800ms or 2m."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The seconds that a text means."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value))
-        if not found or found[2] not in UNITS or not float(found[1]):
-            self.fail(f"found {value!r}, expected a time such as 5s, 800ms or 2m", param, ctx)
-        return float(found[1]) * UNITS[found[2]]
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """The seconds that a text such as 5, 5s, 800ms or 2m means."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value)
+    if not found or found[2] not in UNITS or not float(found[1]):
+        raise click.BadParameter(f"found {value!r}, expected a time such as 5s, 800ms or 2m.")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def rerank_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,7 +31,9 @@ def rerank_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--rerank", metavar="KIND:M", help=f"Judge the best again: {', '.join(KINDS)}."),
         click.option("--depth", metavar="N", type=click.IntRange(min=1), help="How many are judged again."),
-        click.option("--budget", metavar="TIME", type=Seconds(), help="Judge no more after 5s, 800ms or 2m."),
+        click.option(
+            "--budget", metavar="TIME", callback=_seconds, help="Judge no more after 5s, 800ms or 2m."
+        ),
         click.option("--weight", metavar="W", type=click.FloatRange(0, 1), help="Of the second look, to 1."),
     )
     for option in reversed(options):

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from numbers import Real
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -63,16 +64,22 @@ class Stage:
         return stage
 
     def _check(self) -> None:
+        seconds = self.budget is None or (isinstance(self.budget, Real) and self.budget > 0)
         expected = {
-            "depth, a whole number from 1": isinstance(self.depth, int) and self.depth >= 1,
-            "batch_size, a whole number from 1": isinstance(self.batch_size, int) and self.batch_size >= 1,
-            "budget, seconds above 0 or None": self.budget is None or self.budget > 0,
-            "weight, a number from 0 to 1": 0 <= self.weight <= 1,
+            "depth, a whole number from 1": _counts(self.depth),
+            "batch_size, a whole number from 1": _counts(self.batch_size),
+            "budget, seconds above 0 or None": seconds,
+            "weight, a number from 0 to 1": isinstance(self.weight, Real) and 0 <= self.weight <= 1,
             f"needs, one of {', '.join(NEEDS)}": self.needs in NEEDS,
+            f"how, one of {', '.join(get_args(How))}": self.how in get_args(How),
         }
         if wrong := [what for what, holds in expected.items() if not holds]:
             found = getattr(self, wrong[0].split(",")[0])
             raise QueryError(f"{self.name} has {found!r}; expected {wrong[0]}")
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 1)
 
 
 class Judged(NamedTuple):
