@@ -1,0 +1,1 @@
+"""Rerankers: what looks again at the best that a search has found."""
