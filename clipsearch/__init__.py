@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .captioners.http import HttpVLM as HttpVLM
     from .collection import Collection as Collection
     from .encoders import load_encoder as load_encoder
     from .errors import ClipsearchError as ClipsearchError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .labels import read_labels as read_labels
     from .report import Interrupted as Interrupted
     from .report import Report as Report
+    from .rerank.sheet import SheetReranker as SheetReranker
     from .results import Hit as Hit
     from .results import SearchResults as SearchResults
     from .types import Embeddings as Embeddings
@@ -49,6 +51,7 @@ _HOMES = {
     "Embeddings": "types",
     "Encoder": "types",
     "Hit": "results",
+    "HttpVLM": "captioners.http",
     "ImageError": "errors",
     "Interrupted": "report",
     "Item": "types",
@@ -64,6 +67,7 @@ _HOMES = {
     "Report": "report",
     "SearchResults": "results",
     "ServerError": "errors",
+    "SheetReranker": "rerank.sheet",
     "SourceError": "errors",
     "label": "zeroshot",
     "load_encoder": "encoders",

@@ -32,7 +32,7 @@ def rerank_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--rerank", metavar="KIND:M", help=f"Judge the best again: {', '.join(KINDS)}."),
         click.option("--depth", metavar="N", type=click.IntRange(min=1), help="How many are judged again."),
         click.option(
-            "--budget", metavar="TIME", callback=_seconds, help="Judge no more after 5s, 800ms or 2m."
+            "--budget", metavar="TIME", callback=_seconds, help="Stop judging after 5s, 800ms or 2m."
         ),
         click.option("--weight", metavar="W", type=click.FloatRange(0, 1), help="Of the second look, to 1."),
     )
