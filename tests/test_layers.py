@@ -15,7 +15,7 @@ LAYERS = [
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
     {"store", "results", "progress"},
     {"writer", "exact", "labels", "columns", "captioners"},
-    {"outcomes", "filters", "gpu"},
+    {"outcomes", "filters", "gpu", "rerank"},
     {"index"},
     {"search", "upkeep"},
     {"ingest", "spaces", "labelling"},

@@ -1,0 +1,1 @@
+"""Second stages of a search."""
