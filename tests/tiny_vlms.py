@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 CORPUS = [
+    *("yes", "no", "Yes", "No"),  # at the start of a text: single tokens
     "a an the of in on with and image picture describe this does show yes no Yes No red green blue yellow",
     "Describe this picture in one or two sentences. Say what is to be seen, and where.",
     "Does this picture show a red square? Answer yes or no.",
@@ -22,16 +23,16 @@ SPREAD = 8
 START, END = "<|im_start|>", "<|im_end|>"
 
 CHAT = (
-    "{%- for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{%- for part in m['content'] %}{%- if part['type'] == 'image' %}PICTURE"
-    "{%- else %}{{ part['text'] }}{%- endif %}{%- endfor %}<|im_end|>\n{%- endfor %}"
+    "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{%- for part in m['content'] %}{%- if part['type'] == 'image' %}{{ 'PICTURE' }}"
+    "{%- else %}{{ part['text'] }}{%- endif %}{%- endfor %}{{ '<|im_end|>\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
 )
 
 
-def make(kind, folder, *, seed=0):
+def make(kind, folder):
     """Write a model of that kind and return its folder."""
-    torch.manual_seed(seed)
+    torch.manual_seed(2 if kind == "paligemma" else 0)  # with most others it ends its texts at once
     model, processor = KINDS[kind]()
     for weight in model.parameters():  # as initialised, pictures would change next to nothing
         if weight.dim() > 1:

@@ -62,7 +62,7 @@ class ItmReranker:
         self._largest_batch = batch_size
 
     def spec(self) -> Mapping[str, Any]:
-        """What decides its scores, as JSON values. Digests the files, which are then remembered; loads none."""
+        """What decides its scores, as JSON values. Digests the files, which is remembered; loads none."""
         return {**self._checkpoint.spec(), "reranker": "itm"}
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> Scores:
@@ -96,7 +96,7 @@ class ItmReranker:
             kind = self._checkpoint.model_type
             if kind not in _HEADS:
                 raise ModelError(
-                    f"{self._checkpoint.model_id!r} has no image-text matching head (it is of type {kind!r}); "
+                    f"{self._checkpoint.model_id!r} is of type {kind!r} and has no image-text matching head; "
                     "expected BLIP or BLIP-2, such as Salesforce/blip-itm-base-coco"
                 )
             self._parts = self._checkpoint.load(getattr(transformers, _HEADS[kind]))
@@ -135,7 +135,8 @@ def _match(model: Any, processor: Any, query: str, looks: "torch.Tensor") -> Sco
 
 def _blip(model: Any, tokens: "torch.Tensor", looks: "torch.Tensor") -> "torch.Tensor":
     words = model.text_encoder(input_ids=tokens, encoder_hidden_states=looks).last_hidden_state
-    return model.itm_head(words[:, 0])
+    logits: torch.Tensor = model.itm_head(words[:, 0])
+    return logits
 
 
 def _blip2(model: Any, tokens: "torch.Tensor", looks: "torch.Tensor") -> "torch.Tensor":
@@ -145,4 +146,5 @@ def _blip2(model: Any, tokens: "torch.Tensor", looks: "torch.Tensor") -> "torch.
     looks = looks.to(joined.dtype)  # the middle part stays in float32 in some precisions
     words = model.qformer(query_embeds=joined, query_length=count, encoder_hidden_states=looks)
     seen = words.last_hidden_state[:, :count].to(model.itm_head.weight.dtype)
-    return model.itm_head(seen).mean(dim=1)
+    logits: torch.Tensor = model.itm_head(seen).mean(dim=1)
+    return logits

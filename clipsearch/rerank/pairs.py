@@ -59,14 +59,15 @@ class PairReranker:
         self._largest_batch = batch_size
 
     def spec(self) -> Mapping[str, Any]:
-        """What decides its scores, as JSON values. Digests the files, which are then remembered; loads none."""
+        """What decides its scores, as JSON values. Digests the files, which is remembered; loads none."""
         return {**self._checkpoint.spec(), "reranker": "pairs"}
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> Scores:
         """How well n pictures fit a text, float64 (n,), in order; no candidates give (0,).
 
         Raises:
-            ModelError: the model cannot be loaded whole, is no reranker of pictures, or does not fit the device.
+            ModelError: the model cannot be loaded whole, was not trained for this, takes no pictures, or
+                does not fit the device.
         """
         if not candidates:
             return np.zeros(0)
@@ -100,13 +101,14 @@ def cross_encoder(
     device: str = "auto",
     precision: str = "auto",
 ) -> "CrossEncoder":
-    """Any vision-language model as a cross-encoder, for what sentence-transformers does with one: training, say.
+    """Any vision-language model as a cross-encoder of sentence-transformers, which can train it, say.
 
     `predict` takes chats, each with one user message of a picture and a question, and with
     `activation_fn=torch.nn.Identity()` gives the log-odds of two tokens.
 
     Args:
-        model: org/name on the Hugging Face hub, or a directory in transformers' format; it needs a chat template.
+        model: org/name on the Hugging Face hub, or a directory in transformers' format; one with a chat
+            template.
         yes: a word that is a single token of the model.
         no: likewise.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -133,7 +135,9 @@ def cross_encoder(
         raise ModelError(f"cannot load {checkpoint.model_id!r} (of type {kind!r}): {error}") from error
     check_whole(network, model=checkpoint.model_id, folder=checkpoint.folder)
     tokens = [_token(network.tokenizer, word, checkpoint.model_id) for word in (yes, no)]
-    return CrossEncoder(modules=[network, LogitScore(*tokens)], device=str(checkpoint.device))
+    head = LogitScore(true_token_id=tokens[0], false_token_id=tokens[1])
+    made: CrossEncoder = CrossEncoder(modules=[network, head], device=str(checkpoint.device))
+    return made
 
 
 def _trained(checkpoint: Checkpoint) -> "CrossEncoder":
@@ -146,7 +150,7 @@ def _trained(checkpoint: Checkpoint) -> "CrossEncoder":
             "questions reranks as LocalVLM"
         )
     try:
-        model = CrossEncoder(
+        model: CrossEncoder = CrossEncoder(
             str(folder),
             device=str(checkpoint.device),
             local_files_only=True,
