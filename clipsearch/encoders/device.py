@@ -1,7 +1,7 @@
 """On what and in which numbers a model runs."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 Rows: TypeAlias = npt.NDArray[np.float32]  # (n, dim), of any length
+Answers = TypeVar("Answers")  # what a model gives for a batch
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _CPU_BF16 = ("avx512_bf16", "amx_bf16")  # instructions with which bf16 is faster than fp32, measured
@@ -84,25 +85,25 @@ def _has_mps() -> bool:
 
 
 def in_batches(
-    items: "Sequence[Any] | torch.Tensor", encode: Callable[[Any], Rows], *, size: int, model_id: str
-) -> tuple[list[Rows], int]:
+    items: "Sequence[Any] | torch.Tensor", encode: Callable[[Any], Answers], *, size: int, model_id: str
+) -> tuple[list[Answers], int]:
     """Encode in batches, halving them whenever the device runs out of memory.
 
     Args:
         items: what to encode.
-        encode: gives the vectors (n, dim) of some of them.
+        encode: gives what the model makes of some of them: vectors (n, dim), texts, scores.
         size: of the first batch.
         model_id: for the error.
 
     Returns:
-        The vectors of each batch, in order, and the largest size that fitted.
+        What it made of each batch, in order, and the largest size that fitted.
 
     Raises:
         ModelError: not even one item fits.
     """
     import torch
 
-    rows: list[Rows] = []
+    rows: list[Answers] = []
     done = 0
     while done < len(items):
         try:

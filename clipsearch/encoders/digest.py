@@ -10,6 +10,7 @@ from ..files import cache_folder
 
 _BIG = 64 << 20  # bytes; smaller files are read again, in under 0.1 s
 _SHA256 = re.compile("[0-9a-f]{64}")
+_MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 
 
 def remember(name: str, text: str) -> None:
@@ -57,6 +58,12 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
     """One digest over the names and contents of several files, in any order."""
     lines = sorted(f"{path.name} {sha256_of(path)}" for path in paths)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def sha256_of_model(folder: Path) -> str:
+    """One digest over weights, preprocessing and tokenizer of a model in transformers' format."""
+    paths = (path for path in folder.rglob("*") if path.suffix in _MODEL_SUFFIXES)
+    return sha256_of_files(path for path in paths if not path.relative_to(folder).as_posix().startswith("."))
 
 
 def _read(path: Path) -> str:

@@ -12,6 +12,7 @@ from ..errors import ModelError
 
 logger = logging.getLogger("clipsearch")
 
+_BUILTIN = "take the small model that comes with clipsearch: model='builtin'"
 _PATIENCE = 3.0  # seconds for the hub to say anything at all
 _TOKENIZER_MARKS = ("tokenizer_config.json", "tokenizer.json")
 _TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json",
@@ -68,8 +69,13 @@ def tokenizer_files(repo: str, *, model: str) -> Path:
         ) from error
 
 
-def repository(repo: str, *, model: str) -> Path:
+def repository(repo: str, *, model: str, instead: str = _BUILTIN) -> Path:
     """The folder of a whole model in transformers' or sentence-transformers' format, downloaded if need be.
+
+    Args:
+        repo: org/name.
+        model: what the user calls it, for the error.
+        instead: the last way out that the error names.
 
     Raises:
         ModelError: it is not here and the hub cannot be reached; within 5 seconds.
@@ -78,7 +84,7 @@ def repository(repo: str, *, model: str) -> Path:
         path = cached(repo, mark)
         if path and any(path.parent.rglob(weights) for weights in _MODEL_WEIGHTS):
             return path.parent
-    require_connection(model)
+    require_connection(model, instead=instead)
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -89,7 +95,7 @@ def repository(repo: str, *, model: str) -> Path:
         return Path(snapshot_download(repo, allow_patterns=patterns))
     except Exception as error:  # whatever the transport of the day raises
         raise ModelError(
-            f"cannot load {model!r}: the download of {repo} failed ({error}). {ways_out()}"
+            f"cannot load {model!r}: the download of {repo} failed ({error}). {ways_out(instead)}"
         ) from error
 
 
@@ -98,25 +104,25 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / mark).is_file() for mark in _TOKENIZER_MARKS)
 
 
-def require_connection(model: str) -> None:
+def require_connection(model: str, *, instead: str = _BUILTIN) -> None:
     """Raise ModelError, naming the ways out, unless the hub answers within a few seconds."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise ModelError(
-            f"{model!r} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it. {ways_out()}"
+            f"{model!r} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it. {ways_out(instead)}"
         )
     if not _answers(constants.ENDPOINT):
         raise ModelError(
-            f"{model!r} is not on this machine, and {constants.ENDPOINT} does not answer. {ways_out()}"
+            f"{model!r} is not on this machine, and {constants.ENDPOINT} does not answer. {ways_out(instead)}"
         )
 
 
-def ways_out() -> str:
+def ways_out(instead: str = _BUILTIN) -> str:
     """What a user without the weights can do."""
     return (
         "Either run this once with a network, so that it is downloaded; or give a local directory "
-        "that holds a model; or take the small model that comes with clipsearch: model='builtin'."
+        f"that holds a model; or {instead}."
     )
 
 

@@ -13,8 +13,9 @@ from ..errors import ModelError
 from ..types import Embeddings, Role, as_embeddings
 from . import hub
 from .device import check_precision, choose_device, choose_dtype, in_batches, short_name
-from .digest import sha256_of_files
+from .digest import sha256_of_model
 from .names import FOLDER, SENTENCE
+from .whole import check_whole
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,6 @@ _SIGLIP = (
     "siglip",
     "siglip2",
 )  # `model_type` of the models that saw lower-case text, padded to the full context
-_DIGESTED = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 
 
 def find_folder(model_id: str) -> Path:
@@ -166,9 +166,7 @@ class SentenceTransformerEncoder:
 
     @cached_property
     def _fingerprint(self) -> str:
-        paths = (path for path in self._folder.rglob("*") if path.suffix in _DIGESTED)
-        visible = (path for path in paths if not path.relative_to(self._folder).as_posix().startswith("."))
-        return sha256_of_files(visible)
+        return sha256_of_model(self._folder)
 
 
 def _load_whole(folder: Path, model_id: str, device: "torch.device", precision: str) -> "SentenceTransformer":
@@ -181,17 +179,7 @@ def _load_whole(folder: Path, model_id: str, device: "torch.device", precision: 
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ModelError(f"cannot load {model_id!r} from {folder}: {error}. {hub.ways_out()}") from error
-    # transformers fills what a file lacks with random numbers and marks what it did read.
-    network = _pretrained(model)
-    made_up = [
-        name for name, weight in network.named_parameters() if not hasattr(weight, "_is_hf_initialized")
-    ]
-    if made_up:
-        named = ", ".join(made_up[:3])
-        raise ModelError(
-            f"{model_id!r} is not whole: {folder} lacks {len(made_up)} of its weights "
-            f"({named}, …); fetch it again"
-        )
+    check_whole(_pretrained(model), model=model_id, folder=folder)
     return model
 
 
