@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .captioners.http import HttpVLM as HttpVLM
+    from .captioners.local import LocalVLM as LocalVLM
+    from .captioning import CaptionReport as CaptionReport
     from .collection import Collection as Collection
     from .encoders import load_encoder as load_encoder
     from .errors import ClipsearchError as ClipsearchError
@@ -35,15 +37,25 @@ if TYPE_CHECKING:
     from .labels import read_labels as read_labels
     from .report import Interrupted as Interrupted
     from .report import Report as Report
+    from .rerank.by_caption import CaptionReranker as CaptionReranker
+    from .rerank.itm import ItmReranker as ItmReranker
+    from .rerank.pairs import PairReranker as PairReranker
     from .rerank.sheet import SheetReranker as SheetReranker
+    from .rerank.yes_no import YesNoReranker as YesNoReranker
     from .results import Hit as Hit
     from .results import SearchResults as SearchResults
+    from .types import VLM as VLM
+    from .types import Candidate as Candidate
     from .types import Embeddings as Embeddings
     from .types import Encoder as Encoder
     from .types import Item as Item
+    from .types import Reranker as Reranker
     from .zeroshot import label as label
 
 _HOMES = {
+    "Candidate": "types",
+    "CaptionReport": "captioning",
+    "CaptionReranker": "rerank.by_caption",
     "ClipsearchError": "errors",
     "Collection": "collection",
     "CollectionError": "errors",
@@ -55,20 +67,26 @@ _HOMES = {
     "ImageError": "errors",
     "Interrupted": "report",
     "Item": "types",
+    "ItmReranker": "rerank.itm",
     "Label": "labels",
     "LabelError": "errors",
     "LabelResults": "labels",
     "LayoutError": "errors",
+    "LocalVLM": "captioners.local",
     "LockedError": "errors",
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "ModelMismatchError": "errors",
+    "PairReranker": "rerank.pairs",
     "QueryError": "errors",
     "Report": "report",
+    "Reranker": "types",
     "SearchResults": "results",
     "ServerError": "errors",
     "SheetReranker": "rerank.sheet",
     "SourceError": "errors",
+    "VLM": "types",
+    "YesNoReranker": "rerank.yes_no",
     "label": "zeroshot",
     "load_encoder": "encoders",
     "read_labels": "labels",
