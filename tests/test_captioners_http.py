@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from clipsearch.captioners import wire
-from clipsearch.captioners.http import HttpVLM
+from clipsearch.captioners.http import PROMPT, HttpVLM
 from clipsearch.errors import ImageError, ServerError
 from clipsearch.types import VLM
 
@@ -109,6 +109,12 @@ def greys(n):
     return [Image.new("RGB", (32, 24), (20 * number,) * 3) for number in range(n)]
 
 
+def as_sent(image):
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=90)
+    return Image.open(encoded).convert("RGB")
+
+
 def in_turn(*answers):
     """Each answer once, then the last one for ever."""
     left = list(answers)
@@ -132,7 +138,18 @@ def test_a_picture_is_sent_small_before_the_words_and_greedily(faulty):
 def test_a_small_picture_is_not_enlarged(faulty):
     HttpVLM(faulty.url, model="tiny").generate(greys(1))
     assert faulty.asked[0].image.size == (32, 24)
-    assert faulty.asked[0].words["text"] == "Describe this picture in one sentence."
+    assert faulty.asked[0].words["text"] == PROMPT
+
+
+def test_a_picture_is_sent_as_jpeg_of_quality_90(faulty):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8))
+    HttpVLM(faulty.url, model="tiny").generate([noise])
+    np.testing.assert_array_equal(np.asarray(faulty.asked[0].image), np.asarray(as_sent(noise)))
+
+
+def test_half_a_surrogate_pair_in_the_words_is_sent_as_a_question_mark(faulty):
+    HttpVLM(faulty.url, model="tiny").generate(greys(1), "a \ud83d 개")
+    assert faulty.asked[0].words["text"] == "a ? 개"
 
 
 def test_no_picture_asks_nothing(faulty):
@@ -156,6 +173,15 @@ def test_four_are_under_way_at_a_time_and_the_order_is_kept(faulty):
     texts = HttpVLM(faulty.url, model="tiny", concurrency=4, retries=0).generate(greys(12))
     assert texts == [f"grey {number}" for number in range(12)]
     assert (faulty.peak, len(faulty.asked)) == (4, 12)
+
+
+def test_nothing_begins_after_a_task_of_a_call_has_failed():
+    call, begun = wire.Call(), []
+    with pytest.raises(ZeroDivisionError):
+        call.run(lambda: 1 / 0)
+    with pytest.raises(wire.Stopped):
+        call.run(begun.append, "task")
+    assert begun == []
 
 
 def test_threads_end_with_the_call(faulty):
@@ -609,12 +635,6 @@ def generated(folder, images, prompt, max_tokens):
         with torch.inference_mode():
             out = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)
         yield processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def as_sent(image):
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=90)
-    return Image.open(encoded).convert("RGB")
 
 
 @pytest.mark.skipif(
