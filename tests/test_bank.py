@@ -20,7 +20,7 @@ LANGUAGES = pytest.mark.parametrize("language", ["english", "korean"])
 
 
 def file_lines(language):
-    text = (files("clipsearch") / "captions" / f"{language}.txt").read_bytes().decode("utf-8")
+    text = (files("clipsearch") / "bank" / f"{language}.txt").read_bytes().decode("utf-8")
     assert text.endswith("\n") and "\r" not in text
     return text.split("\n")[:-1]
 

@@ -21,7 +21,8 @@ import pytest
 from PIL import Image
 
 from clipsearch.captioners import wire
-from clipsearch.captioners.http import HttpVLM
+from clipsearch.captioners.http import PROMPT, HttpVLM
+from clipsearch.captioners.local import LocalVLM
 from clipsearch.errors import ImageError, ServerError
 from clipsearch.types import VLM
 
@@ -109,6 +110,12 @@ def greys(n):
     return [Image.new("RGB", (32, 24), (20 * number,) * 3) for number in range(n)]
 
 
+def as_sent(image):
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=90)
+    return Image.open(encoded).convert("RGB")
+
+
 def in_turn(*answers):
     """Each answer once, then the last one for ever."""
     left = list(answers)
@@ -132,7 +139,18 @@ def test_a_picture_is_sent_small_before_the_words_and_greedily(faulty):
 def test_a_small_picture_is_not_enlarged(faulty):
     HttpVLM(faulty.url, model="tiny").generate(greys(1))
     assert faulty.asked[0].image.size == (32, 24)
-    assert faulty.asked[0].words["text"] == "Describe this picture in one sentence."
+    assert faulty.asked[0].words["text"] == PROMPT
+
+
+def test_a_picture_is_sent_as_jpeg_of_quality_90(faulty):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 40, 3), np.uint8))
+    HttpVLM(faulty.url, model="tiny").generate([noise])
+    np.testing.assert_array_equal(np.asarray(faulty.asked[0].image), np.asarray(as_sent(noise)))
+
+
+def test_half_a_surrogate_pair_in_the_words_is_sent_as_a_question_mark(faulty):
+    HttpVLM(faulty.url, model="tiny").generate(greys(1), "a \ud83d 개")
+    assert faulty.asked[0].words["text"] == "a ? 개"
 
 
 def test_no_picture_asks_nothing(faulty):
@@ -156,6 +174,15 @@ def test_four_are_under_way_at_a_time_and_the_order_is_kept(faulty):
     texts = HttpVLM(faulty.url, model="tiny", concurrency=4, retries=0).generate(greys(12))
     assert texts == [f"grey {number}" for number in range(12)]
     assert (faulty.peak, len(faulty.asked)) == (4, 12)
+
+
+def test_nothing_begins_after_a_task_of_a_call_has_failed():
+    call, begun = wire.Call(), []
+    with pytest.raises(ZeroDivisionError):
+        call.run(lambda: 1 / 0)
+    with pytest.raises(wire.Stopped):
+        call.run(begun.append, "task")
+    assert begun == []
 
 
 def test_threads_end_with_the_call(faulty):
@@ -482,93 +509,6 @@ def test_without_probabilities_words_count_and_it_is_said_once(faulty, caplog):
     assert "gives no probabilities" in record.getMessage() and record.levelname == "WARNING"
 
 
-CHAT = (
-    "{%- for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{%- for c in m['content'] %}{{ '<image>' if c['type'] == 'image' else c['text'] }}{%- endfor %}"
-    "<|im_end|>\n{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
-)
-
-
-def tiny_vlm(kind, folder):
-    """A llava or smolvlm with random weights, in transformers' format. Returns its folder."""
-    import tokenizers
-    import transformers as tf
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    names = ["<pad>", "<s>", "<unk>", "<|im_start|>", "<|im_end|>", "<image>"]
-    extra = {"image_token": "<image>"}
-    if kind == "smolvlm":
-        extra |= {
-            "fake_image_token": "<fake>",
-            "end_of_utterance_token": "<end>",
-            "global_image_token": "<global-img>",
-        }
-        names += ["<fake>", "<end>", "<global-img>"]
-    letters = {name: n for n, name in enumerate([*names, *sorted(ByteLevel.alphabet())])}
-    words = tokenizers.Tokenizer(tokenizers.models.BPE(letters, []))
-    words.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    words.decoder = tokenizers.decoders.ByteLevel()
-    words.add_special_tokens(names)
-    tokenizer = tf.PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<pad>",
-        bos_token="<s>",
-        unk_token="<unk>",
-        eos_token="<|im_end|>",
-        padding_side="left",
-        extra_special_tokens=extra,
-    )
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text = tf.LlamaConfig(
-        vocab_size=len(tokenizer),
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=4,
-        **tower,
-    )
-    vision = {"image_size": 32, "patch_size": 8, **tower}
-    tf.set_seed(0)
-    if kind == "llava":
-        how = {"vision_feature_select_strategy": "default"}
-        config = tf.LlavaConfig(
-            vision_config=tf.CLIPVisionConfig(projection_dim=16, **vision),
-            text_config=text,
-            image_token_index=5,
-            vision_feature_layer=-2,
-            **how,
-        )
-        model = tf.LlavaForConditionalGeneration(config)
-        pixels = tf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-        parts = {"patch_size": 8, "num_additional_image_tokens": 1, **how}
-        processor = tf.LlavaProcessor(pixels, tokenizer, chat_template=CHAT, **parts)
-    else:
-        config = tf.SmolVLMConfig(
-            vision_config=vision,
-            text_config=text.to_dict(),
-            image_token_id=5,
-            scale_factor=2,
-            pad_token_id=0,
-            tie_word_embeddings=False,
-        )
-        model = tf.SmolVLMForConditionalGeneration(config)
-        size = {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 32}}
-        sampling = {"max_frames": 4, "fps": 1, "video_size": {"longest_edge": 32}}
-        processor = tf.SmolVLMProcessor(
-            tf.SmolVLMImageProcessor(do_image_splitting=False, **size),
-            tokenizer,
-            tf.SmolVLMVideoProcessor(video_sampling=sampling, **size),
-            image_seq_len=4,
-            chat_template=CHAT,
-        )
-    settings = model.generation_config
-    settings.pad_token_id, settings.bos_token_id, settings.eos_token_id = 0, 1, 4
-    model.eval().save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return str(folder)
-
-
 @contextmanager
 def transformers_serve(folder):
     """Its address, while `transformers serve` runs that model."""
@@ -611,12 +551,6 @@ def generated(folder, images, prompt, max_tokens):
         yield processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def as_sent(image):
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=90)
-    return Image.open(encoded).convert("RGB")
-
-
 @pytest.mark.skipif(
     not all(map(find_spec, ("fastapi", "uvicorn", "openai", "accelerate"))),
     reason="needs transformers[serving]",
@@ -628,7 +562,9 @@ def test_a_real_server_writes_what_transformers_writes(kind, tmp_path, caplog):
     import torch
 
     torch.set_num_threads(1)
-    folder = tiny_vlm(kind, tmp_path)
+    from . import tiny_vlms
+
+    folder = str(tiny_vlms.make(kind, tmp_path))
     noise = np.random.default_rng(0).integers(0, 256, (6, 48, 40, 3), np.uint8)
     pictures = [as_sent(Image.fromarray(each)) for each in noise]
     with transformers_serve(folder) as url:
@@ -640,5 +576,7 @@ def test_a_real_server_writes_what_transformers_writes(kind, tmp_path, caplog):
     again = [as_sent(picture) for picture in pictures]
     expected = [text.strip() for text in generated(folder, again, "What is it?", 12)]
     assert texts == expected and len(set(texts)) > 1
+    ours = LocalVLM(folder, precision="fp32").generate(again, "What is it?", max_tokens=12)
+    assert texts == ours, "a model here and one behind a server write the same"
     assert odds.tolist() == [0, 0] and np.isnan(share).all()  # it gives no probabilities, and random words
     assert "gives no probabilities" in caplog.text

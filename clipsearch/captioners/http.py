@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("clipsearch")
 
-PROMPT = "Describe this picture in one sentence."
+PROMPT = "Describe this picture in one or two sentences. Say what is to be seen, and where."
 QUALITY = 90  # of the JPEG that is sent
 SHOWN_TOKENS = 20  # alternatives asked for: the most that OpenAI and vLLM give
 ABSENT = -100.0  # a log-probability below it is a filler: OpenAI writes -9999
@@ -174,7 +174,8 @@ class HttpVLM:
 
     def _question(self, image: "Image", prompt: str) -> dict[str, Any]:
         picture = {"type": "image_url", "image_url": {"url": _data_url(image, self.max_side)}}
-        content = [picture, {"type": "text", "text": prompt}]
+        words = prompt.encode("utf-8", "replace").decode()  # lone surrogates become "?": JSON has none
+        content = [picture, {"type": "text", "text": words}]
         messages = [{"role": "user", "content": content}]
         return {"model": self._model, "messages": messages, "temperature": 0, "stream": False}
 
@@ -212,7 +213,7 @@ def _wait_for(tasks: Iterable[Future[Any]]) -> None:
 
 
 def _data_url(image: "Image", max_side: int) -> str:
-    scale = min(1.0, max_side / max(image.size))
+    scale = max_side / max(image.size)
     if scale < 1:
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         image = image.resize(size, Resampling.LANCZOS)
