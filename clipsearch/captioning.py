@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 BATCH = 8  # pictures captioned at a time
+BROKE = "the model failed on it: "
 COMMIT_SECONDS = 10.0  # what a kill may cost
 TEXTS_TOGETHER = 4096  # captions whose vectors are committed at a time
 
@@ -125,6 +126,7 @@ class _Captioning:
             with progress_bar("captions", progress, total=len(todo)) as bar:
                 for batch in _batches(self._load_ahead(todo), self.batch_size):
                     self._caption(batch)
+                    self._check_model()
                     bar.update(len(batch))
                     if time.perf_counter() - committed > COMMIT_SECONDS:
                         self._commit()
@@ -192,7 +194,7 @@ class _Captioning:
         except Exception as error:
             half = len(batch) // 2
             if not half:
-                return self._fail(batch[0], f"the model failed on it: {reason_of(error)}")
+                return self._fail(batch[0], BROKE + reason_of(error))
             self._write(batch[:half])
             return self._write(batch[half:])
         for loaded, text in zip(batch, found, strict=True):
@@ -210,6 +212,15 @@ class _Captioning:
 
     def _fail(self, loaded: _Loaded, why: str) -> None:
         self.failures[loaded.content] = Failure(loaded.path, why)
+
+    def _check_model(self) -> None:
+        """Blame the model and no picture when it has failed on every one of a batch, and never worked."""
+        refused = [failure.reason for failure in self.failures.values() if failure.reason.startswith(BROKE)]
+        worked = self.texts or self.report.captioned or self.report.unchanged
+        if not worked and len(refused) >= max(2, self.batch_size):
+            self.failures.clear()
+            why = refused[0].removeprefix(BROKE)
+            raise ModelError(f"{self.vlm.model_id!r} failed on every picture: {why}")
 
     def _commit(self) -> None:
         with interrupts_held():  # between the commit and the count of it there must be no Ctrl-C

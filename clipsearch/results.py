@@ -38,11 +38,13 @@ class StageReport(NamedTuple):
     pool: int  # how many hits it was to judge
     judged: int  # how many of them it did before its budget was spent, those it could not judge included
     kept: int  # how many of these scores were known from an earlier search
+    failed: int  # and how many have no score
     seconds: float
 
     def __str__(self) -> str:
         known = f", {self.kept:,} of them known" if self.kept else ""
-        return f"{self.judged:,} of {self.pool:,} judged by {self.by} in {self.seconds:.1f} s{known}"
+        without = f", {self.failed:,} without a score" if self.failed else ""
+        return f"{self.judged:,} of {self.pool:,} judged by {self.by} in {self.seconds:.1f} s{known}{without}"
 
 
 @dataclass(frozen=True, slots=True)

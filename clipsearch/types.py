@@ -173,7 +173,8 @@ class Reranker(Protocol):
     Optional attributes: `depth`, how many of the best it is asked for (20); `budget`, seconds after which
     no more are asked for (None: all); `weight` of its scores beside the first stage's, 0 to 1 (0.3);
     `batch_size`, how many at a time (8); `needs`, "pixels" (the default), "caption" or "nothing": a
-    candidate that has none is not given to it; `spec() -> Mapping`, all that decides its scores, as JSON
+    candidate that has none is not given to it; `name`, what it is called in results; `load()`, which reads
+    the model, before the budget's clock starts; `spec() -> Mapping`, all that decides its scores, as JSON
     values: they are then kept, and not asked for again.
     """
 

@@ -210,6 +210,12 @@ def test_a_model_that_loses_count_is_an_error(photos):
     assert captions(photos) == dict.fromkeys(NAMES)
 
 
+def test_a_model_that_never_worked_is_blamed_and_no_picture(photos):
+    with pytest.raises(cs.ModelError, match="'breaks' failed on every picture: refused"):
+        photos.caption(Breaks(ImageError("refused"), range(7)), batch_size=3, progress=False)
+    assert photos._store.rows("SELECT count(*) FROM captions") == [(0,)]
+
+
 def test_what_is_no_model_is_refused(photos):
     with pytest.raises(cs.ModelError, match="object"):
         photos.caption(object(), progress=False)

@@ -204,6 +204,22 @@ def test_a_score_that_is_none_is_told(photos, nothing):
     assert (judgement.score, judgement.reason) == (None, "no finite score")
 
 
+def test_how_many_have_no_score_is_told(photos):
+    results = photos.search("red", k=7, stages=[Scorer(lambda n: math.nan if n > 4 else n, depth=7)])
+    assert results.stages[0].failed == 2
+    assert str(results.stages[0]).endswith(", 2 without a score")
+
+
+def test_reading_a_model_is_not_of_the_budget(photos):
+    class Late(Scorer):
+        def load(self):
+            time.sleep(0.3)
+            self.loaded = True
+
+    scorer = Late(depth=7, batch_size=2, budget=0.25)
+    assert photos.search("red", stages=[scorer]).stages[0].judged == 7
+
+
 def test_a_server_that_is_down_is_an_error_and_not_an_answer(photos):
     def down(number):
         raise ServerError("down")

@@ -11,7 +11,7 @@ from ..encoders import hub
 from ..encoders.device import check_precision, choose_device, choose_dtype, short_name
 from ..encoders.digest import sha256_of_model
 from ..encoders.names import FOLDER
-from ..encoders.whole import check_whole
+from ..encoders.whole import check_whole, quietly
 from ..errors import ModelError, require
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class Checkpoint:
         options = {"local_files_only": True, "trust_remote_code": False}
         try:
             processor = AutoProcessor.from_pretrained(self.folder, **options)  # type: ignore[no-untyped-call]
-            model = architecture.from_pretrained(self.folder, dtype=self.dtype, **options)
+            with quietly():
+                model = architecture.from_pretrained(self.folder, dtype=self.dtype, **options)
             model = model.eval().to(self.device)
         except Exception as error:  # readers of so many formats raise what they like
             raise ModelError(f"cannot load {self.model_id!r} from {self.folder}: {error}") from error

@@ -143,6 +143,11 @@ class LocalVLM:
         margins, masses = zip(*odds, strict=True)
         return np.concatenate(margins), np.concatenate(masses)
 
+    def load(self) -> None:
+        """Read the model now, if it was not yet."""
+        with self._lock:
+            self._load()
+
     def close(self) -> None:
         """Let go of the model; the next call loads it again."""
         with self._lock:

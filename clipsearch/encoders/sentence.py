@@ -15,7 +15,7 @@ from . import hub
 from .device import check_precision, choose_device, choose_dtype, in_batches, short_name
 from .digest import sha256_of_model
 from .names import FOLDER, SENTENCE
-from .whole import check_whole
+from .whole import check_whole, quietly
 
 if TYPE_CHECKING:
     import torch
@@ -174,9 +174,10 @@ def _load_whole(folder: Path, model_id: str, device: "torch.device", precision: 
 
     dtype = choose_dtype(precision, device)
     try:
-        model = SentenceTransformer(
-            str(folder), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
-        )
+        with quietly():
+            model = SentenceTransformer(
+                str(folder), device=str(device), local_files_only=True, model_kwargs={"dtype": dtype}
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ModelError(f"cannot load {model_id!r} from {folder}: {error}. {hub.ways_out()}") from error
     check_whole(_pretrained(model), model=model_id, folder=folder)

@@ -1,5 +1,7 @@
-"""Whether transformers read every weight of a model, or made some up."""
+"""Models as transformers reads them: quietly, and whole or not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +9,20 @@ from ..errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the bar that transformers shows while it reads weights, which takes a moment."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def check_whole(network: "torch.nn.Module", *, model: str, folder: Path) -> None:

@@ -58,6 +58,16 @@ class PairReranker:
         self._model: CrossEncoder | None = None
         self._largest_batch = batch_size
 
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        return f"pairs:{self._checkpoint.model_id}"
+
+    def load(self) -> None:
+        """Read the model now, if it was not yet."""
+        with self._lock:
+            self._load()
+
     def spec(self) -> Mapping[str, Any]:
         """What decides its scores, as JSON values. Digests the files, which is remembered; loads none."""
         return {**self._checkpoint.spec(), "reranker": "pairs"}

@@ -48,6 +48,11 @@ class SheetReranker:
     needs: ClassVar[str] = "pixels"
 
     @property
+    def name(self) -> str:
+        """What it is called in results."""
+        return f"sheet:{self.vlm.model_id}"
+
+    @property
     def batch_size(self) -> int:
         """It must see all of them at once."""
         return self.depth

@@ -119,7 +119,8 @@ def _after(stage: Stage, results: SearchResults, candidates: Candidates) -> Sear
     ]
     lowest = hits[-1].score if hits else 0.0
     hits += [replace(hit, score=lowest) for hit in results.hits[len(seen) :]]
-    report = StageReport(stage.name, len(pool), len(seen), judged.kept, judged.seconds)
+    failed = sum(map(math.isnan, judged.scores))
+    report = StageReport(stage.name, len(pool), len(seen), judged.kept, failed, judged.seconds)
     return replace(results, hits=tuple(hits), score_kind="fused", stages=(*results.stages, report))
 
 
@@ -137,6 +138,8 @@ def judge(stage: Stage, query: str, candidates: Sequence[Candidate]) -> Judged:
     """
     kept = Judgements(stage.spec, query, needs=stage.needs)
     known = kept.known(candidates)
+    if any(one.sha256 not in known for one in candidates):
+        getattr(stage.reranker, "load", lambda: None)()  # what it takes is not of the budget
     scores: list[float] = []
     reasons: list[str] = []
     started, longest = time.perf_counter(), 0.0

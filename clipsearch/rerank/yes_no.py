@@ -68,6 +68,10 @@ class YesNoReranker:
         """What it is called in results."""
         return f"yes-no:{self._vlm.model_id}"
 
+    def load(self) -> None:
+        """Read the model now, if it can be told to."""
+        getattr(self._vlm, "load", lambda: None)()
+
     def spec(self) -> Mapping[str, Any]:
         """All that decides a score."""
         words = {"prompt": self._prompt, "yes": self._yes, "no": self._no}
