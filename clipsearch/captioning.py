@@ -92,7 +92,7 @@ def write_all(
     progress: bool | None = None,
 ) -> CaptionReport:
     """Caption every picture that has no caption of that model, prompt and length; see Collection.caption."""
-    spec = {**vlm.spec(), "model": vlm.model_id, "prompt": prompt, "max_tokens": max_tokens}
+    spec = {"model": vlm.model_id, **vlm.spec(), "prompt": prompt, "max_tokens": max_tokens}
     with writing(store) as writer:
         captioner = make_captioner(writer, {**spec, "min_side": VLM_SIDE})
         job = _Captioning(writer, searcher, captioner, vlm, prompt, max_tokens, batch_size or BATCH)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without the bar that transformers shows while it reads weights, which takes a moment."""
-    from transformers.utils import logging
-
+    logging: Any = import_module("transformers.utils.logging")  # untyped
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -75,7 +75,7 @@ class YesNoReranker:
     def spec(self) -> Mapping[str, Any]:
         """All that decides a score."""
         words = {"prompt": self._prompt, "yes": self._yes, "no": self._no}
-        return {**self._vlm.spec(), "model": self._vlm.model_id, **words}
+        return {"model": self._vlm.model_id, **self._vlm.spec(), **words}
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64]:
         """Log-odds of yes for n pictures, float64 (n,)."""
