@@ -23,8 +23,8 @@ torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 CHATS = ["llava", "qwen2_vl", "qwen3_vl", "smolvlm"]
-ASKED = [*CHATS, "paligemma"]  # what answers questions
-FAMILIES = [*ASKED, "blip"]
+ASKED = [*CHATS, "paligemma", "blip2"]  # what answers questions
+FAMILIES = [*ASKED, "blip", "git", "florence2"]
 SIZES = [(40, 40), (64, 20), (30, 90), (33, 17), (8, 60)]
 PROMPTS = ["a red square", "Does this picture show a red square? Answer yes or no.", "a dog " * 8]
 YES, NO = ["yes", "Yes", "certainly"], ["no", "No", "by no means"]
@@ -64,6 +64,7 @@ def one(kind, processor, image, question):
         "qwen3_vl": qwen,
         "smolvlm": f"{head}<image>{question}{turn}",
         "paligemma": f"<image>answer en {question}",
+        "blip2": f"Question: {question} Answer:",
     }[kind]
     pictures = [[image]] if kind == "smolvlm" else [image]
     return {
@@ -93,7 +94,7 @@ def by_hand(kind, folder, images, question):
 def test_a_batch_is_captioned_as_its_pictures_are_one_by_one(folders, images, kind):
     vlm = local(folders[kind])
 
-    for prompt in [None, *PROMPTS]:
+    for prompt in [None] if kind == "git" else [None, *PROMPTS]:
         together = vlm.generate(images, prompt, max_tokens=8)
         assert together == [vlm.generate([image], prompt, max_tokens=8)[0] for image in images]
         assert len(set(together)) > 1  # the pictures count
@@ -148,6 +149,36 @@ def test_blip_goes_on_with_the_prompt_and_its_answer_does_not_repeat_it(folders,
     text = vlm.generate(images[:1], "An image of", max_tokens=8)[0]
     assert text.removeprefix("##") in whole and not text.startswith("an image of")
     assert vlm.generate(images[:1], max_tokens=8) == [processor.decode(alone[0], skip_special_tokens=True)]
+
+
+def test_a_captioner_that_takes_no_prompt_says_so(folders, images):
+    with pytest.raises(ModelError, match="writes captions and takes no prompt"):
+        local(folders["git"]).generate(images, "a red square")
+
+
+def test_florence_is_asked_for_a_caption_by_its_task_and_answers_without_it(folders, images):
+    model, processor = reference(folders["florence2"])
+    expected = []
+    for image in images:
+        inputs = processor(
+            images=image, text="Describe in detail what is shown in the image.", return_tensors="pt"
+        )
+        written = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=8)
+        expected.append(processor.tokenizer.decode(written[0], skip_special_tokens=True).strip())
+
+    assert local(folders["florence2"]).generate(images, max_tokens=8) == expected
+
+
+def test_a_prompt_without_a_turn_of_its_own_is_not_repeated_either(folders, images):
+    model, processor = reference(folders["blip2"])
+    expected = []
+    for image in images:
+        inputs = processor(images=image, text="a red square", return_tensors="pt")
+        written = model.generate(**inputs, do_sample=False, max_new_tokens=8)
+        new = written[0, inputs["input_ids"].shape[1] :]
+        expected.append(processor.tokenizer.decode(new, skip_special_tokens=True).strip())
+
+    assert local(folders["blip2"]).generate(images, "a red square", max_tokens=8) == expected
 
 
 def planted(folder, target, word):
@@ -246,6 +277,10 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(folders, images, monk
 
     np.testing.assert_allclose(vlm.log_odds(images, "red?", yes=YES, no=NO), expected, atol=1e-5)
     assert sizes == [5, 2, 2, 1]
+    vlm.log_odds(images, "red?", yes=YES, no=NO)
+    assert sizes[4:] == [2, 2, 1]  # what fitted is remembered
+    local(folders["llava"], batch_size=1).log_odds(images[:2], "red?", yes=YES, no=NO)
+    assert sizes[7:] == [1, 1]
     assert vlm.generate(images, max_tokens=4) == texts
 
 
@@ -280,13 +315,18 @@ def test_threads_wait_their_turn(folders, images):
     )
 
 
-def test_a_closed_model_is_loaded_again_when_it_is_needed(folders, images):
-    vlm = local(folders["llava"])
+def test_a_closed_model_is_loaded_again_when_it_is_needed(folders, images, tmp_path):
+    shutil.copytree(folders["llava"], tmp_path / "m")
+    vlm = local(tmp_path / "m")
     first = vlm.generate(images, max_tokens=4)
 
     vlm.close()
-
     assert vlm.generate(images, max_tokens=4) == first
+
+    vlm.close()
+    (tmp_path / "m" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="cannot load"):
+        vlm.generate(images, max_tokens=4)
 
 
 def test_the_specification_follows_the_files_and_what_is_asked_for_but_not_the_place(folders, tmp_path):
@@ -317,9 +357,10 @@ def test_words_that_are_no_single_token_are_told(folders, images):
         local(folders["llava"]).log_odds(images, "red?", yes=YES, no=["by no means", "nevermore"])
 
 
-def test_a_family_whose_next_token_answers_nothing_names_what_reranks_instead(folders, images):
+@pytest.mark.parametrize("kind", ["blip", "git", "florence2"])
+def test_a_family_whose_next_token_answers_nothing_names_what_reranks_instead(folders, images, kind):
     with pytest.raises(ModelError, match=r"no answer to a question; .* ItmReranker"):
-        local(folders["blip"]).log_odds(images, "red?", yes=["yes"], no=["no"])
+        local(folders[kind]).log_odds(images, "red?", yes=["yes"], no=["no"])
 
 
 def test_a_lost_weight_is_an_error_and_never_a_random_number(folders, images, tmp_path):

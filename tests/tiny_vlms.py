@@ -285,6 +285,74 @@ def blip2_matching():
     return model, Blip2Processor(pictures, words, num_query_tokens=queries)
 
 
+def blip2():
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        BlipImageProcessor,
+        OPTConfig,
+    )
+
+    words = letters("<image>")
+    queries = 4
+    sizes = {"vocab_size": len(words), "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+    text = OPTConfig(hidden_size=32, word_embed_proj_dim=32, **sizes, **specials_of(words))
+    former = TOWER | {"vocab_size": len(words), "encoder_hidden_size": 32, "cross_attention_frequency": 1}
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config=former,
+        text_config=text.to_dict(),
+        num_query_tokens=queries,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    model = Blip2ForConditionalGeneration(config)
+    torch.nn.init.normal_(model.query_tokens)
+    pictures = BlipImageProcessor(size={"height": 32, "width": 32})
+    return ready(model, words), Blip2Processor(pictures, words, num_query_tokens=queries)
+
+
+def git():
+    from transformers import CLIPImageProcessor, GitConfig, GitForCausalLM, GitProcessor
+
+    words = pieces()
+    ends = {"bos_token_id": words.cls_token_id, "eos_token_id": words.sep_token_id}
+    sizes = TOWER | {"vocab_size": len(words), "max_position_embeddings": 128}
+    config = GitConfig(vision_config=VISION, pad_token_id=words.pad_token_id, **sizes, **ends)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return GitForCausalLM(config), GitProcessor(pictures, words)
+
+
+def florence2():
+    from transformers import (
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+    )
+
+    words = letters("<image>", named={"image_token": "<image>"})
+    bart = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in {"layers": 1, "ffn_dim": 64, "attention_heads": 4}.items()
+    }
+    config = Florence2Config(
+        text_config={
+            "model_type": "bart", "vocab_size": len(words), "d_model": 32, "max_position_embeddings": 256,
+            "decoder_start_token_id": 2, **bart, **specials_of(words),
+        },
+        vision_config={
+            "depths": [1] * 4, "embed_dim": [16, 16, 16, 32], "num_heads": [2, 2, 2, 4],
+            "num_groups": [2, 2, 2, 4], "projection_dim": 32, "window_size": 4, "drop_path_rate": 0.0,
+        },
+        image_token_id=words.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    pictures = CLIPImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False)
+    pictures.image_seq_length = 5  # 2 x 2 patches and their mean
+    return ready(Florence2ForConditionalGeneration(config), words), Florence2Processor(pictures, words)
+
+
 KINDS = {
     "llava": llava,
     "qwen2_vl": qwen2_vl,
@@ -292,6 +360,9 @@ KINDS = {
     "smolvlm": smolvlm,
     "paligemma": paligemma,
     "blip": blip,
+    "blip2": blip2,
+    "git": git,
+    "florence2": florence2,
     "blip_itm": lambda: blip(matching=True),
     "blip2_itm": blip2_matching,
 }

@@ -67,7 +67,7 @@ class LocalVLM:
         self._checkpoint = Checkpoint(model, device=device, precision=precision)
         self.model_id = self._checkpoint.model_id
         self._max_side = max_side
-        self._largest_batch = batch_size
+        self._largest_batch = max(1, batch_size)
         self._lock = threading.RLock()
         self._parts: _Parts | None = None
 

@@ -59,7 +59,7 @@ class ItmReranker:
         self._lock = threading.RLock()
         self._parts: tuple[Any, Any] | None = None
         self._seen: dict[bytes, torch.Tensor] = {}  # features (patches, width) by sha256, oldest first
-        self._largest_batch = batch_size
+        self._largest_batch = max(1, batch_size)
 
     @property
     def name(self) -> str:

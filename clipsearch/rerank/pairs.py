@@ -56,7 +56,7 @@ class PairReranker:
         self._checkpoint = Checkpoint(model, device=device, precision=precision)
         self._lock = threading.RLock()
         self._model: CrossEncoder | None = None
-        self._largest_batch = batch_size
+        self._largest_batch = max(1, batch_size)
 
     @property
     def name(self) -> str:
