@@ -1,12 +1,14 @@
 """What every test may ask for: pictures, collections of them, and no network."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CLIPSEARCH_QUERY_CACHE"] = "0"  # those that test the cache switch it on, in a folder of theirs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
