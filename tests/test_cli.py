@@ -16,9 +16,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from clipsearch.cli import main
-from clipsearch.cli.output import counted, shown, size
+from clipsearch.cli.output import counted, shown
 from clipsearch.collection import Collection
 from clipsearch.encoders import CATALOG
+from clipsearch.spec import size
 from clipsearch.testing import ColourEncoder
 
 PROGRAM = [sys.executable, "-c", "from clipsearch.cli import main; main()"]
@@ -80,7 +81,8 @@ def cache(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_alone_it_shows_its_commands_in_the_order_people_need_them() -> None:
     shown = run().output
     names = re.findall(r"^  (\w+)  +[A-Z]", shown, re.M)
-    first, then = ["demo", "index", "search", "label"], ["info", "verify", "compact", "remove", "relocate"]
+    first = ["demo", "index", "search", "label", "caption"]
+    then = ["info", "verify", "compact", "remove", "relocate"]
     assert names == [*first, *then, "models", "indexes"]
 
 

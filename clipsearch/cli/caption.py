@@ -37,7 +37,14 @@ KEY = "CLIPSEARCH_API_KEY"
 @folder_argument
 @click.option("--captioner", metavar="M", help="A hub id, a directory, or NAME@URL of a server's model.")
 @click.option("--prompt", metavar="P", help="What the model is asked, instead of what suits it.")
-@click.option("--max-tokens", default=64, show_default=True, metavar="N", type=click.IntRange(min=1))
+@click.option(
+    "--max-tokens",
+    default=64,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How long a caption may become.",
+)
 @where_option
 @click.option("--retry-failed", is_flag=True, help="Ask again for those that failed before.")
 @click.option("--batch-size", metavar="N", type=click.IntRange(min=1), help="Pictures at a time.")

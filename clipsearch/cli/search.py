@@ -9,7 +9,6 @@ import click
 
 from ..errors import ClipsearchError
 from ..render import printable
-from ..results import judged
 from .output import (
     counted,
     emit,
@@ -103,6 +102,8 @@ def search(
 
 def show(results: "SearchResults") -> None:
     """Print hits for a person, or for a program when no terminal is watching."""
+    from ..results import judged
+
     if not sys.stdout.isatty():
         for hit in results:
             click.echo(f"{hit.score:.4f}\t{printable(hit.path)}")
