@@ -193,7 +193,7 @@ def test_search_json_is_one_list_and_nothing_else(photos: Path, pictures: Path, 
     hits = json.loads(run("search", photos, "red", "-k", 2, "--json").stdout)
     assert [hit["key"] for hit in hits] == ["red.png", "orange.png"]
     assert hits[0]["path"] == str(pictures / "red.png")
-    assert set(hits[0]) == {"id", "path", "key", "source", "score", "cosine", "box", "metadata"}
+    assert set(hits[0]) == {"id", "path", "key", "source", "score", "cosine", "box", "metadata", "judgements"}
     assert hits[0]["metadata"]["width"] == 8
 
 

@@ -26,11 +26,12 @@ from PIL import Image
 import clipsearch as cs
 import clipsearch.database
 from clipsearch import ingest, upkeep, writer
+from clipsearch.captions import captioners
 from clipsearch.errors import CollectionError
 from clipsearch.index import Keeper
 from clipsearch.search import Searcher
 from clipsearch.store import Store
-from clipsearch.testing import ColourEncoder
+from clipsearch.testing import ColourEncoder, ColourVLM
 
 LEVELS = (0, 51, 102, 153, 204, 255)
 PALETTE = [(red, green, 100) for red in LEVELS for green in LEVELS]  # 36 directions, none alike
@@ -212,6 +213,9 @@ def rebuild(wreck, original, database, files):
 # ---------------------------------------------------------------- what must be found there
 
 
+CAPTIONS = "SELECT sha256, text FROM captions JOIN contents ON contents.id = content"
+
+
 def view(path, colours):
     """{model: [(key, id)]} as a reader finds them, each checked to have the vector of its own pixels."""
     with closing(Store(path, read_only=True)) as store:
@@ -231,6 +235,8 @@ def view(path, colours):
             for hit in hits:
                 assert hit.score == pytest.approx(float(true[hit.id] @ query[0]), abs=1e-3)
             assert sorted(hit.id for hit in hits) == ids
+            for digest, text in store.rows(CAPTIONS) if captioners(store) else []:
+                assert [text] == ColourVLM().generate([Image.new("RGB", (4, 4), colours[digest])])
             found[space.model] = sorted((hit.key, hit.id) for hit in hits)
         return found
 
@@ -295,6 +301,8 @@ class Life:
             self.paint(1, "new.png", 21)
             self.add(photos)
             yield "changed"
+            photos.caption(ColourVLM(), batch_size=3, progress=False)
+            yield "captioned"
             photos.remove(*[hit.id for hit in photos.search("red", k=2)])
             photos._keeper.wait()
             yield "removed"
@@ -388,7 +396,7 @@ from pathlib import Path
 import clipsearch as cs
 import clipsearch.database
 from clipsearch import ingest
-from clipsearch.testing import ColourEncoder
+from clipsearch.testing import ColourEncoder, ColourVLM
 
 ingest.COMMIT_PICTURES = 8
 with cs.Collection(sys.argv[1], model=ColourEncoder()) as photos:
