@@ -131,6 +131,7 @@ def test_dicts_hold_everything_as_json(results):
         "cosine": 0.75,
         "box": [0.0, 0.0, 1.0, 1.0],
         "metadata": FACTS,
+        "judgements": [],
     }
     assert json.loads(json.dumps(dicts)) == dicts
     assert SearchResults((), "x").to_dicts() == []

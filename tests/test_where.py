@@ -271,7 +271,7 @@ REFUSED = {
     "n in (m)": (7, "found m"),
     "n between 1 or 2": (13, "found or, expected and"),
     "n between 1 and": (16, "found the end"),
-    "n not = 3": (7, "found =, expected in, like or between"),
+    "n not = 3": (7, "found =, expected in, like, match or between"),
     "n is 3": (6, "found 3, expected null"),
     "t like 3": (8, "found 3, expected a text in single quotes"),
     "t like 'a' escape 'b'": (12, "found escape"),

@@ -4,10 +4,9 @@ import os
 
 from ..errors import ModelError
 from ..types import VLM
-from .http import HttpVLM
 from .local import LocalVLM
 
-__all__ = ["HttpVLM", "LocalVLM", "load_vlm"]
+__all__ = ["LocalVLM", "load_vlm"]
 
 
 def load_vlm(model: str | os.PathLike[str] | VLM, *, device: str = "auto", precision: str = "auto") -> VLM:
