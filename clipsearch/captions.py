@@ -5,7 +5,9 @@ is compacted. The tables come with the first caption (captions.sql).
 """
 
 import json
+import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -79,15 +81,19 @@ def texts(store: Store, captioner: Captioner, after: int = 0) -> Iterator[tuple[
         after = rows[-1][0]
 
 
-def having_words(store: Store, text: str) -> npt.NDArray[np.int64]:
-    """The contents whose caption in use has every word of a text, or one that begins with it.
+def words_of(text: str) -> list[str]:
+    """The words of a text as in the index of captions: letters and digits, no capitals and no accents."""
+    plain = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFC", "".join(plain)).lower())
 
-    Capitals and accents do not matter. A text without words is in no caption.
+
+def having_words(store: Store, captioner: Captioner, text: str) -> npt.NDArray[np.int64]:
+    """The contents whose caption by a captioner has every word of a text, or one that begins with it.
+
+    A text without words is in no caption.
     """
-    captioner = in_use(store)
-    words = ["".join(letter if letter.isalnum() else " " for letter in part) for part in text.split()]
-    wanted = [f'"{word}"*' for part in words for word in part.split()]
-    if captioner is None or not wanted:
+    wanted = [f'"{word}"*' for word in words_of(text)]
+    if not wanted:
         return np.empty(0, np.int64)
     found = store.rows(
         "SELECT content FROM captions WHERE captioner = ? "

@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from .captions import having_words, in_use
+from .captions import having_words, in_use, words_of, written
 from .sources import restore
 from .store import Store
 
@@ -74,6 +74,13 @@ class Words(Sequence[bytes]):
         begins = (match.start() for match in wanted.finditer(self._lower))
         found[np.searchsorted(self._starts, np.fromiter(begins, np.int64), side="right") - 1] = True
         return found[:-1]
+
+    def having(self, text: str) -> Mask:
+        """Which have every word of a text, or one that begins with it, as in the index of captions: (W,)."""
+        wanted = words_of(text)
+        each = (words_of(word.decode("utf-8", "replace")) for word in self)
+        found = (all(any(word.startswith(begin) for word in words) for begin in wanted) for words in each)
+        return np.fromiter(found, np.bool_, len(self)) & bool(wanted)
 
     @cached_property
     def _lower(self) -> bytes:
@@ -178,12 +185,24 @@ class Columns:
     @cached_property
     def names(self) -> list[str]:
         """Every column there is: ours, then the user's own."""
-        own = sorted(key.decode("utf-8", "replace") for (key,) in self._bytes(KEYS))
-        return list(dict.fromkeys([*OWN, *FACTS, *([CAPTION] if in_use(self._store) else []), *own]))
+        captions = [CAPTION] if in_use(self._store) else []
+        return list(dict.fromkeys([*OWN, *FACTS, *captions, *self._own]))
 
-    def having_words(self, text: str) -> Mask:
-        """The pictures whose caption, by the captioner in use, has all words of a text, (n,)."""
-        return np.isin(self.contents, having_words(self._store, text))
+    @cached_property
+    def _own(self) -> list[str]:
+        """The user's own names."""
+        return sorted(key.decode("utf-8", "replace") for (key,) in self._bytes(KEYS))
+
+    def having_words(self, text: str) -> tuple[Mask, Mask]:
+        """The pictures whose caption has all words of a text, and those that have a caption, each (n,)."""
+        if CAPTION in self._own:
+            column = self[CAPTION]
+            return column.of_pictures(column.of_words(column.words.having(text))), column.known
+        captioner = in_use(self._store)
+        if captioner is None:
+            return np.zeros(len(self.ids), np.bool_), np.zeros(len(self.ids), np.bool_)
+        found = having_words(self._store, captioner, text), written(self._store, captioner)[0]
+        return np.isin(self.contents, found[0]), np.isin(self.contents, found[1])
 
     def _load(self, name: str) -> Column:
         if name == "id":

@@ -88,22 +88,22 @@ class _Judge:
                 )
 
     def _test(self, test: Relation) -> Verdict:
+        if test.word == "match":
+            return self._match(test)
         column = self._column(test.column)
         if test.word == "null":
             return Verdict(~column.known, column.known)
-        if test.word == "match":
-            return self._match(test, column)
         for value, at in test.values or [(1.0, test.column.at)]:
             self._check(column, test.column, value, at)
         true = column.of_pictures(_marked(column, test.word, [value for value, _ in test.values]))
         return Verdict(true, column.known & ~true)
 
-    def _match(self, test: Relation, column: Column) -> Verdict:
+    def _match(self, test: Relation) -> Verdict:
         if test.column.text != CAPTION:
             expected = f"{CAPTION}, whose words are indexed; of other columns use like"
             raise self._where.error(test.column.at, f"found {test.column.text}, expected {expected}")
-        true = self._columns.having_words(str(test.values[0].value))
-        return Verdict(true, column.known & ~true)
+        true, known = self._columns.having_words(str(test.values[0].value))
+        return Verdict(true, known & ~true)
 
     def _comparison(self, test: Comparison) -> Verdict:
         left, right = self._column(test.left), self._column(test.right)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import clipsearch as cs
 from clipsearch import captioning
-from clipsearch.captions import having_words
+from clipsearch.captions import words_of
 from clipsearch.errors import CollectionError, ImageError, QueryError, ServerError
 from clipsearch.testing import COLOURS, ColourEncoder, ColourVLM
 
@@ -113,7 +113,7 @@ def test_removed_captions_are_gone_and_the_ones_before_are_in_use(photos):
         photos.remove_captions("c")
     assert photos.remove_captions("b") == 7
     assert captions(photos)[NAMES[0]] == "old"
-    assert len(having_words(photos._store, "new")) == 0
+    assert len(photos.paths(where="caption match 'new'")) == 0
     assert photos.remove_captions("a") == 7
     assert captions(photos) == dict.fromkeys(NAMES)
     assert photos.verify().ok
@@ -276,6 +276,23 @@ def test_match_finds_the_captions_with_all_words(said, words, expected):
     assert keys(found) == sorted(NAMES[number] for number in expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A red dog's ball!", ["a", "red", "dog", "s", "ball"]),
+        ("Café ÉTÉ straße", ["cafe", "ete", "straße"]),
+        ("강아지가 공원", ["강아지가", "공원"]),
+        ("snake_case 100%", ["snake", "case", "100"]),
+        ("…", []),
+    ],
+)
+def test_words_are_those_of_the_index_and_of_the_users_own_captions(photos, text, expected):
+    assert words_of(text) == expected
+    photos.caption(Writes({0: text}), progress=False)
+    for word in expected:
+        assert photos.paths(where=f"caption match '{word}' and id = 1") != {}, "FTS5 takes it for a word too"
+
+
 def test_captions_are_a_column_like_others(said):
     def found(where):
         return {int(path.rsplit("/", 1)[1][0]) for path in said.paths(where=where).values()}
@@ -309,6 +326,9 @@ def test_a_caption_of_the_users_own_hides_the_models(tmp_path):
         photos.add(Told(), progress=False)
         assert photos.caption(Writes(), progress=False).failed, "what was handed over cannot be read again"
         assert list(photos.paths(where="caption = 'mine'")) == [1]
+        assert list(photos.paths(where="caption match 'MIN'")) == [1]
+        assert list(photos.paths(where="not caption match 'min'")) == []
+        assert list(photos.paths(where="caption match '...'")) == []
         assert captions(photos)["a"] == "mine"
 
 
