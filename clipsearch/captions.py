@@ -87,13 +87,13 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", unicodedata.normalize("NFC", "".join(plain)).lower())
 
 
-def having_words(store: Store, captioner: Captioner, text: str) -> npt.NDArray[np.int64]:
-    """The contents whose caption by a captioner has every word of a text, or one that begins with it.
+def having_words(store: Store, text: str) -> npt.NDArray[np.int64]:
+    """The contents whose caption in use has every word of a text, or one that begins with it.
 
     A text without words is in no caption.
     """
-    wanted = [f'"{word}"*' for word in words_of(text)]
-    if not wanted:
+    captioner, wanted = in_use(store), [f'"{word}"*' for word in words_of(text)]
+    if captioner is None or not wanted:
         return np.empty(0, np.int64)
     found = store.rows(
         "SELECT content FROM captions WHERE captioner = ? "

@@ -198,11 +198,13 @@ class Columns:
         if CAPTION in self._own:
             column = self[CAPTION]
             return column.of_pictures(column.of_words(column.words.having(text))), column.known
+        return np.isin(self.contents, having_words(self._store, text)), self._captioned
+
+    @cached_property
+    def _captioned(self) -> Mask:
+        """The pictures that have a caption by the captioner in use, (n,)."""
         captioner = in_use(self._store)
-        if captioner is None:
-            return np.zeros(len(self.ids), np.bool_), np.zeros(len(self.ids), np.bool_)
-        found = having_words(self._store, captioner, text), written(self._store, captioner)[0]
-        return np.isin(self.contents, found[0]), np.isin(self.contents, found[1])
+        return np.isin(self.contents, written(self._store, captioner)[0] if captioner else [])
 
     def _load(self, name: str) -> Column:
         if name == "id":
