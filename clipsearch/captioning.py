@@ -3,6 +3,7 @@
 A kill costs at most the last seconds: what was written is committed, and the next run goes on.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,9 @@ import numpy.typing as npt
 
 from .captions import (
     Captioner,
+    drop_empty,
     find_vectors,
+    in_use,
     make_captioner,
     make_vectors,
     texts,
@@ -24,6 +27,7 @@ from .captions import (
     write_captions,
     written,
 )
+from .encoders.names import short
 from .errors import CollectionError, ImageError, ModelError, ModelMismatchError, ServerError, SourceError
 from .files import cores, interrupts_held
 from .filters import Selection
@@ -36,6 +40,8 @@ from .writer import Writer, writing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+logger = logging.getLogger("clipsearch")
 
 BATCH = 8  # pictures captioned at a time
 BROKE = "the model failed on it: "
@@ -69,7 +75,7 @@ class CaptionReport:
         failed = f", {len(self.failed):,} failed" if self.failed else ""
         speed = f": {self.captioned / self.seconds:.2f} images/s" if self.captioned else ""
         done = f"{self.captioned:,} captioned, {self.unchanged:,} unchanged{failed}"
-        return f"{done} in {self.seconds:.1f} s{speed} with {self.model}"
+        return f"{done} in {self.seconds:.1f} s{speed} with {short(self.model)}"
 
 
 class _Loaded(NamedTuple):
@@ -96,10 +102,26 @@ def write_all(
     with writing(store) as writer:
         captioner = make_captioner(writer, {**spec, "min_side": VLM_SIDE})
         job = _Captioning(writer, searcher, captioner, vlm, prompt, max_tokens, batch_size or BATCH)
-        job.run(searcher.contents(only), retry_failed, progress)
-        if not captioner.live and job.report.captioned + job.report.unchanged:
-            use_captioner(writer, captioner)
+        try:
+            job.run(searcher.contents(only), retry_failed, progress)
+        finally:
+            drop_empty(writer, captioner)
+        _take_over(writer, captioner, whole=only is None)
     return job.report
+
+
+def _take_over(writer: Writer, captioner: Captioner, *, whole: bool) -> None:
+    """Use a captioner that has ended, unless it wrote of some pictures only and of fewer than another."""
+    used, have = in_use(writer.store), len(written(writer.store, captioner)[0])
+    if used is None or used.id == captioner.id or not have:
+        return
+    if whole or have >= len(written(writer.store, used)[0]):
+        return use_captioner(writer, captioner)
+    logger.info(
+        "the captions of %s stay in use, since it captioned more pictures; use_captions(%d) changes that",
+        used.model,
+        captioner.id,
+    )
 
 
 class _Captioning:
@@ -126,7 +148,7 @@ class _Captioning:
             with progress_bar("captions", progress, total=len(todo)) as bar:
                 for batch in _batches(self._load_ahead(todo), self.batch_size):
                     self._caption(batch)
-                    self._check_model()
+                    self._check_model(max(2, min(self.batch_size, len(todo))))
                     bar.update(len(batch))
                     if time.perf_counter() - committed > COMMIT_SECONDS:
                         self._commit()
@@ -201,11 +223,13 @@ class _Captioning:
             if text:
                 self.texts[loaded.content] = text
             else:
-                self._fail(loaded, "the model wrote nothing")
+                self._fail(loaded, f"{BROKE}it wrote nothing")
 
     def _ask(self, batch: Sequence[_Loaded]) -> list[str]:
         images = [loaded.image for loaded in batch if loaded.image is not None]
         found = self.vlm.generate(images, self.prompt, max_tokens=self.max_tokens)
+        if not isinstance(found, list | tuple) or not all(isinstance(text, str) for text in found):
+            raise ModelError(f"{self.vlm.model_id!r} gave {found!r:.80}; expected a list of texts")
         if len(found) != len(batch):
             raise ModelError(f"{self.vlm.model_id!r} gave {len(found)} texts for {len(batch)} pictures")
         return [" ".join(text.split()) for text in found]
@@ -213,11 +237,11 @@ class _Captioning:
     def _fail(self, loaded: _Loaded, why: str) -> None:
         self.failures[loaded.content] = Failure(loaded.path, why)
 
-    def _check_model(self) -> None:
-        """Blame the model and no picture when it has failed on every one of a batch, and never worked."""
+    def _check_model(self, many: int) -> None:
+        """Blame the model and no picture when it has failed on so many and never worked."""
         refused = [failure.reason for failure in self.failures.values() if failure.reason.startswith(BROKE)]
         worked = self.texts or self.report.captioned or self.report.unchanged
-        if not worked and len(refused) >= max(2, self.batch_size):
+        if not worked and len(refused) >= many:
             self.failures.clear()
             why = refused[0].removeprefix(BROKE)
             raise ModelError(f"{self.vlm.model_id!r} failed on every picture: {why}")
@@ -250,8 +274,8 @@ def complete_space(store: Store, captioner: Captioner, encoder: Encoder) -> Spac
     space = find_vectors(store, captioner, encoder.model_id)
     if space is None or len(np.setdiff1d(have, store.snapshot(space).contents)):
         raise CollectionError(
-            f"some captions of {store.path} have no vector of {encoder.model_id!r} yet; "
-            "it was opened read-only: search once without that, or run `clipsearch caption --vectors`"
+            f"captions of {store.path} have no vectors of {short(encoder.model_id)} yet, and it may not be "
+            "changed now: run `clipsearch caption DIR --vectors MODEL`, or encode_captions(model), first"
         )
     return space
 

@@ -109,14 +109,13 @@ def caption_spaces(store: Store) -> dict[int, int]:
 
 
 def make_captioner(writer: Writer, spec: Mapping[str, Any]) -> Captioner:
-    """The captioner of that spec, made when there is none; the first one is in use at once."""
+    """The captioner of that spec, made when there is none."""
     text = json.dumps(dict(spec), sort_keys=True)
     with writer.transaction() as db:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'captions'").fetchone():
             for statement in _statements():
                 db.execute(statement)
-        first = not db.execute("SELECT 1 FROM captioners WHERE live").fetchone()
-        db.execute("INSERT OR IGNORE INTO captioners (spec, live) VALUES (?, ?)", (text, first))
+        db.execute("INSERT OR IGNORE INTO captioners (spec, live) VALUES (?, 0)", (text,))
     every = captioners(writer.store)
     return next(one for one in every if json.dumps(one.spec, sort_keys=True) == text)
 
@@ -131,6 +130,7 @@ def write_captions(
     keys = [row[:2] for row in rows]
     db.executemany("DELETE FROM captions WHERE captioner = ? AND content = ?", keys)  # REPLACE: no trigger
     db.executemany("INSERT INTO captions (captioner, content, text, failure) VALUES (?, ?, ?, ?)", rows)
+    _let_one_be_used(db)
 
 
 def use_captioner(writer: Writer, captioner: Captioner) -> None:
@@ -148,22 +148,35 @@ def drop_captioner(writer: Writer, captioner: Captioner) -> int:
         db.execute("DELETE FROM caption_spaces WHERE captioner = ?", (captioner.id,))
         count = db.execute("DELETE FROM captions WHERE captioner = ?", (captioner.id,)).rowcount
         db.execute("DELETE FROM captioners WHERE id = ?", (captioner.id,))
-        if captioner.live:
-            db.execute("UPDATE captioners SET live = 1 WHERE id = (SELECT max(id) FROM captioners)")
+        _let_one_be_used(db)
     return count
 
 
-def find_captioner(store: Store, model: str) -> Captioner:
-    """The newest captioner of a model.
+def drop_empty(writer: Writer, captioner: Captioner) -> None:
+    """Forget a captioner that has neither captions nor failures, such as one that could not be asked."""
+    with writer.transaction() as db:
+        unused = "id = ? AND id NOT IN (SELECT captioner FROM captions)"
+        db.execute(f"DELETE FROM captioners WHERE {unused}", (captioner.id,))
+
+
+def _let_one_be_used(db: sqlite3.Connection) -> None:
+    """Where the captioner in use has no caption, or there is none, use the newest that has some."""
+    some = "SELECT captioner FROM captions WHERE text NOT NULL"
+    if not db.execute(f"SELECT 1 FROM captioners WHERE live AND id IN ({some})").fetchone():
+        db.execute(f"UPDATE captioners SET live = (id IS (SELECT max(captioner) FROM ({some})))")
+
+
+def find_captioner(store: Store, captioner: str | int) -> Captioner:
+    """The captioner of that number, or the newest of that model.
 
     Raises:
         QueryError: it wrote nothing here.
     """
     known = captioners(store)
-    if named := [captioner for captioner in known if captioner.model == model]:
+    if named := [one for one in known if captioner in (one.model, one.id)]:
         return named[-1]
-    names = ", ".join(repr(captioner.model) for captioner in known) or "none"
-    raise QueryError(f"{store.path} has no captions by {model!r}; there are captions by: {names}")
+    names = ", ".join(f"{one.model!r} ({one.id})" for one in known) or "none"
+    raise QueryError(f"{store.path} has no captions by {captioner!r}; there are captions by: {names}")
 
 
 def find_vectors(store: Store, captioner: Captioner, model: str) -> Space | None:

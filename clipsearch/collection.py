@@ -15,7 +15,7 @@ import numpy.typing as npt
 from . import captioning, upkeep
 from .captioners import load_vlm
 from .captioning import CaptionReport
-from .captions import Captioner, captioners, drop_captioner, find_captioner, in_use, written
+from .captions import Captioner, captioners, drop_captioner, find_captioner, in_use, use_captioner, written
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
 from .filters import Selection
@@ -551,13 +551,13 @@ class Collection:
         """Have a vision-language model write a caption of every picture that has none of it yet.
 
         Captions are kept with the pictures: in `hit.metadata`, for `where="caption match 'red dog'"` and for
-        `CaptionReranker`. Those of the captioner that ran last are in use; others stay until they are
-        removed. A caption belongs to the model's weights, the prompt and the settings: with others it is
-        written anew.
+        `CaptionReranker`. Those of the captioner that ran last on all pictures are in use; others stay until
+        they are removed, and `use_captions` goes back to them. A caption belongs to the model's weights, the
+        prompt and the settings: with others it is written anew.
 
         Args:
-            captioner: a hub id or a directory of a model that transformers knows, a `cs.HttpVLM`, or a model
-                of your own; docs/captioners.md has both.
+            captioner: a hub id or a directory of a model that transformers knows, NAME@URL of a server's
+                model, a `cs.HttpVLM`, or a model of your own; docs/captioners.md has them.
             prompt: what the model is asked; None: what suits it.
             max_tokens: of a caption, at most.
             where: only pictures that pass; see `search`.
@@ -576,7 +576,7 @@ class Collection:
             LockedError: another process is writing to the collection.
         """
         only, searcher = self._only(where), self._searcher()
-        vlm = load_vlm(captioner, device=device, precision=precision)
+        vlm = load_vlm(captioner, does="generate", device=device, precision=precision)
         if searcher is None:
             return CaptionReport(vlm.model_id)
         return captioning.write_all(
@@ -608,15 +608,30 @@ class Collection:
         space = captioning.fill_vectors(self._store, captioner, load_encoder(text_model), progress=progress)
         return len(self._store.snapshot(space))
 
-    def remove_captions(self, model: str) -> int:
-        """Delete the captions that a model wrote last, and their vectors; return how many there were."""
+    def use_captions(self, captioner: str | int) -> None:
+        """Show and search the captions of another captioner: a model's last ones, or a number in `info()`.
+
+        Raises:
+            QueryError: there are none.
+        """
         with writing(self._store) as writer:
-            return drop_captioner(writer, find_captioner(self._store, model))
+            use_captioner(writer, find_captioner(self._store, captioner))
+
+    def remove_captions(self, captioner: str | int) -> int:
+        """Delete the captions of a captioner and their vectors; return how many there were.
+
+        Those of the newest other captioner are in use then, if they were.
+
+        Args:
+            captioner: a model's last ones, or a number in `info()`.
+        """
+        with writing(self._store) as writer:
+            return drop_captioner(writer, find_captioner(self._store, captioner))
 
     def evaluate_rerank(
         self,
         queries: Sequence[str],
-        relevant: Sequence[Iterable[int]],
+        relevant: "Sequence[Iterable[int | Hit | str]]",
         stages: Sequence[Reranker],
         *,
         k: int = 10,
@@ -626,21 +641,21 @@ class Collection:
 
         Args:
             queries: texts.
-            relevant: the ids of the pictures that each should find.
+            relevant: the pictures that each should find: ids, hits or paths.
             stages: as in `search`.
-            k: how many hits are looked at.
+            k: R@k is told too.
             where: as in `search`.
 
         Returns:
             R@k, MRR and nDCG before and after, the most that any order of the pool could reach, and seconds
             a query; print it.
         """
-        return self._second_look.evaluate(queries, relevant, stages, k, where)
+        return self._second_look.evaluate(queries, self._ids_of(relevant), stages, k, where)
 
     def fit_weight(
         self,
         queries: Sequence[str],
-        relevant: Sequence[Iterable[int]],
+        relevant: "Sequence[Iterable[int | Hit | str]]",
         stage: Reranker,
         *,
         where: str | None = None,
@@ -649,7 +664,27 @@ class Collection:
 
         Use it as the reranker's `weight` where `held_out` is above `default`. See `evaluate_rerank`.
         """
-        return self._second_look.fit(queries, relevant, stage, where)
+        return self._second_look.fit(queries, self._ids_of(relevant), stage, where)
+
+    def _ids_of(self, relevant: "Sequence[Iterable[int | Hit | str]]") -> list[set[int]]:
+        """The ids of pictures that are named by id, hit or path, query by query."""
+        if wrong := [some for some in relevant if isinstance(some, str) or not isinstance(some, Iterable)]:
+            raise QueryError(f"found {wrong[0]!r:.80}; expected for each query a list of pictures")
+        lists = [list(some) for some in relevant]
+        named = any(isinstance(one, str) for some in lists for one in some)
+        ids = {path: id for id, path in self.paths().items()} if named else {}
+        return [{self._id(one, ids) for one in some} for some in lists]
+
+    def _id(self, picture: "int | Hit | str", ids: Mapping[str, int]) -> int:
+        """The id of a picture that is named by it, by its path or as a hit."""
+        if isinstance(picture, str):
+            found = ids.get(absolute(picture), ids.get(picture))
+            if found is None:
+                raise QueryError(f"no picture of {self.path} is at {picture!r}")
+            return found
+        id = picture.id if isinstance(picture, Hit) else picture
+        self._content(id)  # raises where there is none
+        return int(id)
 
     # ------------------------------------------------------------------ index
 
@@ -741,7 +776,8 @@ class Collection:
 
     def _about_captioner(self, captioner: Captioner) -> dict[str, Any]:
         have, failed = written(self._store, captioner)
-        return {"in_use": captioner.live, "captions": len(have), "failed": len(failed), **captioner.spec}
+        about = {"id": captioner.id, "in_use": captioner.live, "captions": len(have), "failed": len(failed)}
+        return {**about, **captioner.spec}
 
     def _about(self, space: Space) -> dict[str, Any]:
         snapshot = self._store.snapshot(space)

@@ -103,6 +103,10 @@ class _Judge:
             expected = f"{CAPTION}, whose words are indexed; of other columns use like"
             raise self._where.error(test.column.at, f"found {test.column.text}, expected {expected}")
         true, known = self._columns.having_words(str(test.values[0].value))
+        if not known.any() and len(known):
+            raise self._where.error(
+                test.column.at, "no picture has a caption yet; `clipsearch caption` writes some"
+            )
         return Verdict(true, known & ~true)
 
     def _comparison(self, test: Comparison) -> Verdict:

@@ -249,13 +249,17 @@ def _summary(results: SearchResults) -> str:
 
 
 def judged(hit: Hit) -> str:
-    """What the last stage made of a hit, for a line of text."""
-    if not hit.judgements:
+    """What each stage made of a hit, for a line of text; of a hit of one stage nothing."""
+    if not hit.judgements and hit.score == hit.cosine:
         return ""
-    last = hit.judgements[-1]
-    said = printable(last.reason) if last.score is None else f"{last.score:+.2f}"
-    cosine = "" if hit.cosine is None else f"cosine {hit.cosine:.3f}, "
-    return f"  ({cosine}{said}, was {last.before})"
+    cosine = [] if hit.cosine is None else [f"cosine {hit.cosine:.3f}"]
+    parts = cosine + ([_said(judgement) for judgement in hit.judgements] or ["not judged"])
+    return f"  ({printable('; '.join(parts))})"
+
+
+def _said(judgement: Judgement) -> str:
+    score = judgement.reason if judgement.score is None else f"{judgement.score:+.2f}"
+    return f"{judgement.by.partition(':')[0]} {score}, was {judgement.before}"
 
 
 def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
@@ -294,6 +298,13 @@ def _harmless(hit: Hit) -> list[str]:
         str(facts.get("camera") or ""),
     ]
     return [line for line in lines if line]
+
+
+def caption_of(hit: Hit) -> str:
+    """The caption of a hit, in a line; of several that a source brought, all; empty: none."""
+    known = hit.metadata.get("caption")
+    texts = known if isinstance(known, list) else [known]
+    return " ".join(" ".join(text.split()) for text in texts if isinstance(text, str))
 
 
 def _everything(hit: Hit) -> list[str]:

@@ -17,7 +17,7 @@ from .exact import ExactIndex, Neighbours
 from .filters import Selection
 from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
-from .results import Hit, SearchResults
+from .results import Hit, SearchResults, caption_of
 from .segments import Box
 from .sources import restore
 from .store import ItemRow, Snapshot, Space, Store
@@ -244,16 +244,9 @@ def candidates(store: Store, hits: Sequence[Hit]) -> list[Candidate]:
     found = store.sha256s_of_items([hit.id for hit in hits])
     digests = [found.get(hit.id, b"removed %d" % hit.id) for hit in hits]  # of no content: a moment ago
     return [
-        Candidate(hit.id, digest, hit.cosine, _caption(hit), partial(pixels, hit.read, digest))
+        Candidate(hit.id, digest, hit.cosine, caption_of(hit) or None, partial(pixels, hit.read, digest))
         for hit, digest in zip(hits, digests, strict=True)
     ]
-
-
-def _caption(hit: Hit) -> str | None:
-    """The caption of a hit; of several that a source brought, all."""
-    known = hit.metadata.get("caption")
-    texts = known if isinstance(known, list) else [known]
-    return " ".join(text for text in texts if isinstance(text, str)) or None
 
 
 def encode_picture(image: Picture, encoder: Encoder) -> Embeddings:

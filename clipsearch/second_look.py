@@ -9,7 +9,7 @@ import numpy as np
 
 from . import captioning
 from .captions import in_use
-from .errors import CollectionError
+from .errors import CollectionError, QueryError
 from .filters import Selection
 from .rerank.by_caption import CaptionReranker
 from .rerank.evaluation import RerankEvaluation, evaluate_rerank
@@ -34,7 +34,7 @@ class SecondLook:
         return self._ranked(query, k, where, rerankers)[:k]
 
     def _ranked(self, query: str, k: int, where: str | None, rerankers: Sequence[Reranker]) -> SearchResults:
-        stages = [Stage.of(reranker) for reranker in rerankers]
+        stages = _stages(rerankers)
         found = self.search(query, max([k, *(stage.depth for stage in stages)]), where)
         for number, stage in enumerate(stages):
             if isinstance(stage.reranker, CaptionReranker) and stage.reranker.retrieve:
@@ -96,6 +96,12 @@ class SecondLook:
             scores = [np.nan if score is None else score for score in second]
             pools.append(([_first_score(hit) for hit in hits], scores, [hit.id in ids for hit in hits]))
         return fit_weight(pools, how=Stage.of(stage).how)
+
+
+def _stages(rerankers: Sequence[Reranker]) -> list[Stage]:
+    if not isinstance(rerankers, list | tuple):
+        raise QueryError(f"stages is a list of rerankers, got {rerankers!r:.80}; write stages=[…]")
+    return [Stage.of(reranker) for reranker in rerankers]
 
 
 def _first_score(hit: Hit) -> float:

@@ -99,6 +99,42 @@ def test_another_prompt_length_or_model_is_another_captioner(photos):
     assert captions(photos)[NAMES[0]] == "by 0", "one that ran again is in use again"
 
 
+def test_a_captioner_that_could_not_be_asked_leaves_nothing(photos):
+    with pytest.raises(ServerError):
+        photos.caption(Breaks(ServerError("down"), range(7)), progress=False)
+    assert photos.info()["captioners"] == []
+    with pytest.raises(cs.Interrupted):
+        photos.caption(Stops(KeyboardInterrupt(), {4}), batch_size=2, progress=False)
+    assert sum(text is not None for text in captions(photos).values()) == 4, "what is safe is shown"
+
+
+def test_a_captioner_without_a_caption_is_never_in_use(photos):
+    photos.caption(Writes({number: "" for number in range(6)} | {6: "one"}, "few"), progress=False)
+    photos.caption(Writes({0: "all"}, "all"), progress=False)
+    photos.caption(Writes({}, "last"), progress=False)
+    with pytest.raises(cs.ModelError, match="failed on every picture: it wrote nothing"):
+        photos.caption(Writes({number: "" for number in range(7)}, "none"), progress=False)
+    assert [(about["model"], about["in_use"]) for about in photos.info()["captioners"]] == [
+        ("few", False),
+        ("all", False),
+        ("last", True),
+    ]
+
+
+def test_a_captioner_that_was_tried_on_some_pictures_does_not_take_over(photos, caplog):
+    photos.caption(Writes({0: "old"}, "a"), progress=False)
+    with caplog.at_level("INFO"):
+        photos.caption(Writes({0: "new"}, "b"), where="id <= 3", progress=False)
+    assert captions(photos)[NAMES[0]] == "old"
+    assert "the captions of a stay in use" in caplog.text and "use_captions(2)" in caplog.text
+    photos.use_captions(2)
+    assert captions(photos)[NAMES[0]] == "new"
+    photos.use_captions("a")
+    assert captions(photos)[NAMES[0]] == "old"
+    with pytest.raises(QueryError, match="no captions by 3"):
+        photos.use_captions(3)
+
+
 def test_captions_of_a_condition_only(photos):
     vlm = Writes()
     assert photos.caption(vlm, where="height in (9, 10)", progress=False).captioned == 2
@@ -109,12 +145,12 @@ def test_captions_of_a_condition_only(photos):
 def test_removed_captions_are_gone_and_the_ones_before_are_in_use(photos):
     photos.caption(Writes({0: "old"}, "a"), progress=False)
     photos.caption(Writes({0: "new"}, "b"), progress=False)
-    with pytest.raises(QueryError, match="no captions by 'c'; there are captions by: 'a', 'b'"):
+    with pytest.raises(QueryError, match=r"no captions by 'c'; there are captions by: 'a' .1., 'b' .2."):
         photos.remove_captions("c")
     assert photos.remove_captions("b") == 7
     assert captions(photos)[NAMES[0]] == "old"
     assert len(photos.paths(where="caption match 'new'")) == 0
-    assert photos.remove_captions("a") == 7
+    assert photos.remove_captions(1) == 7
     assert captions(photos) == dict.fromkeys(NAMES)
     assert photos.verify().ok
 
@@ -141,7 +177,7 @@ def test_a_picture_that_cannot_be_captioned_is_told_and_not_asked_again(photos, 
     assert reasons == {
         NAMES[1]: "it has changed since it was added; add its source again",
         NAMES[2]: "the picture is no longer where it was; if its folder moved, relocate the source",
-        NAMES[3]: "the model wrote nothing",
+        NAMES[3]: "the model failed on it: it wrote nothing",
     }
     assert report.captioned == 4
     asked = len(vlm.asked)
@@ -172,6 +208,14 @@ class Breaks(Writes):
         if any(image.height - 8 in self.on for image in images):
             raise self.error
         return found
+
+
+class Stops(Breaks):
+    """Under another name."""
+
+    def __init__(self, error, on):
+        super().__init__(error, on)
+        self.model_id = "stops"
 
 
 @pytest.mark.parametrize(
@@ -207,6 +251,10 @@ def test_a_model_that_loses_count_is_an_error(photos):
 
     with pytest.raises(cs.ModelError, match="'writes' gave 1 texts for 7 pictures"):
         photos.caption(Few(), progress=False)
+    for wrong in (1, "text", [1] * 7, None):
+        Few.generate = lambda *_, wrong=wrong, **options: wrong
+        with pytest.raises(cs.ModelError, match="expected a list of texts"):
+            photos.caption(Few(), progress=False)
     assert captions(photos) == dict.fromkeys(NAMES)
 
 
@@ -217,8 +265,11 @@ def test_a_model_that_never_worked_is_blamed_and_no_picture(photos):
 
 
 def test_what_is_no_model_is_refused(photos):
-    with pytest.raises(cs.ModelError, match="object"):
+    with pytest.raises(cs.ModelError, match="it lacks model_id, spec, generate"):
         photos.caption(object(), progress=False)
+    for name in ("http://localhost:8000/v1", "@http://localhost:8000/v1", "m@ftp://localhost"):
+        with pytest.raises(cs.ModelError, match="NAME@URL"):
+            photos.caption(name, progress=False)
     reader = cs.Collection(photos.path, model=ColourEncoder(), read_only=True)
     with reader, pytest.raises(CollectionError, match="read-only"):
         reader.caption(Writes(), progress=False)
@@ -304,6 +355,9 @@ def test_captions_are_a_column_like_others(said):
     assert found("caption match 'dog' or height = 9") == {0, 1, 4}
     with pytest.raises(QueryError, match=r"at character 1 .*found path, expected caption, whose words"):
         found("path match 'x'")
+    said.remove_captions("writes")
+    with pytest.raises(QueryError, match=r"at character 1 .*no picture has a caption yet"):
+        found("caption match 'dog'")
     with pytest.raises(QueryError, match=r"at character 15 .*expected a text in single quotes"):
         found("caption match 3")
 

@@ -51,7 +51,7 @@ def test_pictures_are_captioned_found_and_the_captions_removed(photos, vlm):
     report = json.loads(run("caption", photos, "--captioner", vlm, "--max-tokens", 4, "--json").stdout)
     assert report["vectors"] is None
     assert report["captions"]["captioned"] + report["captions"]["unchanged"] == 7
-    assert "captions  7 pictures, by tiny (in use)" in run("info", photos).stdout
+    assert "captions  2: 7 pictures, by tiny (in use)" in run("info", photos).stdout
     hits = json.loads(run("search", photos, "red", "--json").stdout)
     with cs.Collection(photos, read_only=True) as opened:
         expected = cs.LocalVLM(vlm, precision="fp32").generate([hits_image(opened, hits[0])], max_tokens=4)
@@ -94,8 +94,9 @@ def test_the_best_are_judged_again_by_the_model_itself(photos, vlm):
     [
         (["--depth", "3"], "--depth goes with --rerank"),
         (["--budget", "5s"], "--budget goes with --rerank"),
-        (["--rerank", "yes-no"], "KIND:MODEL"),
-        (["--rerank", "maybe:x"], "one of yes-no, pairs"),
+        (["--rerank", "yes-no"], "expected yes-no:MODEL"),
+        (["--rerank", "maybe:x"], "found maybe, expected one of yes-no, pairs"),
+        (["--rerank", "yesno:x"], "did you mean yes-no?"),
         (["--rerank", "captions", "--budget", "5s"], "does not go with captions"),
         (["--rerank", "captions", "--budget", "soon"], "expected a time such as 5s"),
         (["--rerank", "captions", "--budget", "0s"], "expected a time such as 5s"),
@@ -130,5 +131,5 @@ def test_captions_are_encoded_and_found_by(photos, vlm):
     run("caption", photos, "--captioner", vlm, "--max-tokens", 8)
     assert run("caption", photos, "--vectors", "builtin").stdout == "7 captions have vectors\n"
     hits = json.loads(run("search", photos, "red", "--rerank", "hybrid:builtin", "--json").stdout)
-    assert {judgement["by"] for hit in hits for judgement in hit["judgements"]} == {"captions:builtin"}
+    assert {judgement["by"] for hit in hits for judgement in hit["judgements"]} == {"hybrid:builtin"}
     assert len(hits) == 7

@@ -93,7 +93,7 @@ POOLS = {  # before, after, seconds
 
 def test_an_evaluation_by_hand():
     found = evaluate_rerank(POOLS.__getitem__, ["dog", "cat", "cow"], [[3], [99], [8]], k=3)
-    assert list(found.before) == ["R@1", "R@3", "MRR", "nDCG@10"]
+    assert list(found.before) == ["R@1", "R@3", "R@5", "R@10", "MRR", "nDCG@10"]
     assert found.before["R@1"] == 0 and found.after["R@1"] == pytest.approx(1 / 3)
     assert found.before["MRR"] == pytest.approx((1 / 3 + 0 + 1 / 3) / 3)
     assert found.after["MRR"] == pytest.approx((1 + 0 + 1 / 2) / 3)
@@ -102,11 +102,14 @@ def test_an_evaluation_by_hand():
     assert found.interval is None
 
 
-def test_what_comes_after_k_is_missed_but_was_in_the_pool():
-    found = evaluate_rerank(POOLS.__getitem__, ["dog", "cow"], [[3], [7]], k=2)
-    assert found.before["MRR"] == 0.25 and found.after["R@2"] == 0.5
-    assert found.after["MRR"] == pytest.approx((1 + 0) / 2)
-    assert found.ceiling == 1
+def test_mrr_and_ndcg_do_not_depend_on_k():
+    found, other = (evaluate_rerank(POOLS.__getitem__, ["dog", "cow"], [[3], [7]], k=k) for k in (2, 9))
+    assert found.after["R@2"] == 0.5
+    for told in (found, other):
+        assert told.before["MRR"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+        assert told.after["MRR"] == pytest.approx((1 + 1 / 3) / 2)
+        assert told.after["nDCG@10"] == pytest.approx((1 + 1 / 2) / 2)
+        assert told.ceiling == 1
 
 
 def test_an_evaluation_measures_at_1_5_10_and_k():
@@ -120,6 +123,8 @@ def test_the_table_is_aligned():
         "          before   after    gain",
         "R@1        0.000   0.333  +0.333",
         "R@3        0.667   0.667  +0.000",
+        "R@5        0.667   0.667  +0.000",
+        "R@10       0.667   0.667  +0.000",
         "MRR        0.222   0.500  +0.278  (fewer than 10 queries: too few to tell)",
         "nDCG@10    0.333   0.544  +0.210",
         "ceiling    0.667  have a relevant picture in the pool of 4",

@@ -194,7 +194,7 @@ def test_the_numbers_of_a_fit_by_hand():
     assert fit.held_out == pytest.approx(0.5)
     assert fit.interval is None and fit.queries == 3
     assert str(fit) == (
-        "weight 0.55 of 3 queries: MRR 0.667 before, 0.667 at 0.3, 0.833 fitted, 0.500 held out "
+        "weight 0.55 fitted on 3 queries: MRR 0.667 before, 0.667 at 0.3, 0.833 fitted, 0.500 held out "
         "(gain -0.167, fewer than 10 queries: too few to tell)"
     )
 

@@ -233,7 +233,7 @@ def test_a_reranker_says_how_it_is_used_and_what_decides_its_scores(folders, tra
 
 
 def test_a_model_that_was_not_trained_to_rerank_is_told_apart(folders, images):
-    with pytest.raises(ModelError, match=r"not trained to rerank: .* no modules\.json.* LocalVLM"):
+    with pytest.raises(ModelError, match=r"not trained to rerank: .* no modules\.json.* YesNoReranker"):
         PairReranker(folders["qwen3_vl"], **CPU).score("a dog", candidates(images))
     with pytest.raises(ModelError, match="'qwen3_vl' and has no image-text matching head"):
         ItmReranker(folders["qwen3_vl"], **CPU).score("a dog", candidates(images))

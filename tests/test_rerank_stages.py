@@ -138,6 +138,23 @@ def test_a_perfect_scorer_reaches_the_ceiling_and_the_evaluation_says_so(photos)
     assert photos.evaluate_rerank(queries, relevant, [stage], k=1).after["R@1"] == 0.0
 
 
+def test_right_answers_may_be_named_by_id_path_or_hit(photos, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    hit = photos.search("green")[0]
+    relevant = [[1, str(folder / NAMES[3])], [hit], [NAMES[2]]]
+    told = photos.evaluate_rerank(["red", "green", "blue"], relevant, [Scorer()])
+    assert told.before["R@1"] == 1.0
+    for wrong, message in [
+        ([[99]], "has the id 99"),
+        ([["nowhere.png"]], "no picture of .* is at 'nowhere.png'"),
+        ([1], "found 1; expected for each query a list"),
+        (["0red.png"], "found '0red.png'; expected for each query a list"),
+        ([[]], "what query 0 should find"),
+    ]:
+        with pytest.raises(QueryError, match=message):
+            photos.evaluate_rerank(["red"], wrong, [Scorer()])
+
+
 def test_a_weight_is_fitted_on_what_was_judged(photos):
     truth = Scorer(lambda number: float(number == 6), depth=7)
     fit = photos.fit_weight(["red", "yellow", "magenta"], [{7}] * 3, truth)
@@ -210,6 +227,15 @@ def test_how_many_have_no_score_is_told(photos):
     assert str(results.stages[0]).endswith(", 2 without a score")
 
 
+def test_a_stage_that_can_judge_none_is_an_error_and_not_an_answer(photos, folder):
+    with pytest.raises(ModelError, match="Scorer could judge none of 7 pictures: no finite score"):
+        photos.search("red", k=7, stages=[Scorer(lambda n: math.nan)])
+    with pytest.raises(ModelError, match="it has no caption; write captions first"):
+        photos.search("red", stages=[CaptionReranker(ColourEncoder())])
+    alone = photos.search("red", where="id = 1", stages=[Scorer(lambda n: math.nan)])
+    assert alone[0].judgements[0].reason == "no finite score"
+
+
 def test_reading_a_model_is_not_of_the_budget(photos):
     class Late(Scorer):
         def load(self):
@@ -264,8 +290,14 @@ def test_a_stage_that_says_what_cannot_be_is_refused_before_anything_is_asked(ph
 def test_stages_are_for_texts_and_are_rerankers(photos):
     with pytest.raises(QueryError, match="give a query"):
         photos.search(item=1, stages=[Scorer()])
-    with pytest.raises(QueryError, match="has `score`"):
-        photos.search("red", stages=["yes-no"])
+    for wrong, told in [
+        (["yes-no"], "has `score`"),
+        ([Scorer], "has `score`"),
+        ([ColourVLM()], "wrap it in a YesNoReranker"),
+        (Scorer(), "a list of rerankers"),
+    ]:
+        with pytest.raises(QueryError, match=told):
+            photos.search("red", stages=wrong)
 
 
 def test_an_empty_collection_and_an_empty_answer_are_no_trouble(photos, tmp_path):
@@ -359,6 +391,16 @@ def test_a_model_that_does_not_answer_the_question_is_told_of_once(photos, caplo
     assert len([record for record in caplog.records if "hardly answers" in record.message]) == 1
 
 
+@pytest.mark.parametrize("wrong", [[1.0] * 7, None, (["x"] * 7, [1] * 7), ([1.0],)])
+def test_a_model_whose_answers_are_no_log_odds_is_an_error(photos, wrong):
+    class Wrong(ColourVLM):
+        def log_odds(self, images, prompt, *, yes, no):
+            return wrong
+
+    with pytest.raises(ModelError, match=r"colour-vlm.* expected two arrays"):
+        photos.search("red", stages=[YesNoReranker(Wrong())])
+
+
 # ---------------------------------------------------------------- captions
 
 
@@ -424,7 +466,7 @@ def test_a_hidden_picture_is_not_found_by_its_caption(misled):
 def test_a_read_only_collection_takes_the_vectors_that_are_there(misled):
     hybrid = CaptionReranker(ColourEncoder(), depth=1, weight=1.0, retrieve=True)
     with cs.Collection(misled.path, model=Misled(), read_only=True) as reader:
-        with pytest.raises(CollectionError, match="have no vector of 'colour' yet"):
+        with pytest.raises(CollectionError, match="have no vectors of colour yet"):
             reader.search("cyan", stages=[hybrid])
         misled.encode_captions(ColourEncoder(), progress=False)
         assert numbers(reader.search("cyan", k=1, stages=[hybrid])) == [4]
@@ -441,9 +483,9 @@ def test_without_captions_there_is_nothing_to_retrieve_by(photos):
 def test_what_a_stage_did_is_shown(photos, tmp_path):
     results = photos.search("red", k=3, stages=[Scorer(depth=7, weight=1.0, name="yes-no:me")])
     assert "7 of 7 judged by yes-no:me in 0." in repr(results)
-    assert "(cosine 0.582, +6.00, was 4)" in repr(results)
+    assert "(cosine 0.582; yes-no +6.00, was 4)" in repr(results)
     page = results.to_html(tmp_path / "page.html").read_text()
-    assert "cosine 0.582, +6.00, was 4" in page
+    assert "cosine 0.582; yes-no +6.00, was 4" in page
     assert "7 of 7 judged by yes-no:me" in page
     assert results.to_dicts()[0]["judgements"] == [
         {"by": "yes-no:me", "score": 6.0, "before": 4, "after": 1, "reason": ""}

@@ -136,7 +136,7 @@ class HttpVLM:
                 "%s gives no probabilities: its words, yes or no, count as 1 and -1", self.model_id
             )
         word = _plain(_text(choice)).rstrip(".,!")
-        return float(word in yes) - float(word in no), math.nan
+        return float(word in yes) - float(word in no), float(word in yes or word in no)
 
     def _ask(self, images: "Sequence[Image]", prompt: str, options: Mapping[str, Any]) -> list[Choice]:
         call = Call()

@@ -152,7 +152,8 @@ class Wire:
         times = f", asked {tries} times" if tries > 1 else ""
         if isinstance(outcome, Exception):
             reason = str(outcome) or type(outcome).__name__
-            way_out = f"is the server running, and are {self._timeout:g} s enough?"
+            late = f", and are {self._timeout:g} s enough" if isinstance(outcome, TimeoutError) else ""
+            way_out = f"is the server running{late}?"
             raise self.error(f"no answer ({reason}){times}: {way_out}") from outcome
         status, headers, body = outcome
         if 200 <= status < 300:

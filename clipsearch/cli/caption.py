@@ -1,6 +1,5 @@
 """`clipsearch caption`: have a vision-language model write a caption of every picture."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,8 @@ from .output import (
 
 if TYPE_CHECKING:
     from ..captioning import CaptionReport
-    from ..types import VLM
 
 FAILURES = 20  # shown after a run
-KEY = "CLIPSEARCH_API_KEY"
 
 
 @click.command(
@@ -50,6 +47,9 @@ KEY = "CLIPSEARCH_API_KEY"
 @click.option("--batch-size", metavar="N", type=click.IntRange(min=1), help="Pictures at a time.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="cpu, cuda, cuda:1, mps.")
 @click.option("--precision", default="auto", show_default=True, metavar="P", help="fp32, bf16, fp16.")
+@click.option(
+    "--use", metavar="M", help="Show and search the captions that this model wrote, or their number."
+)
 @click.option("--vectors", metavar="M", help="Encode the captions with this model of texts, for --rerank.")
 @json_option
 @click.pass_context
@@ -64,30 +64,35 @@ def caption(
     batch_size: int | None,
     device: str,
     precision: str,
+    use: str | None,
     vectors: str | None,
     as_json: bool,
 ) -> None:
     """Write a caption of every picture that has none of that model yet.
 
     Captions are kept in DIR. A run that was stopped goes on where it was. The captions of the model that
-    ran last are shown and searched. A server's model is named NAME@URL, such as
+    ran last on all pictures are shown and searched. A server's model is named NAME@URL, such as
     qwen3-vl@http://localhost:8000/v1; where it wants a key, that is in the environment as CLIPSEARCH_API_KEY.
 
     Exits with 3 when all is done but some pictures have no caption.
     """
-    if captioner is None and vectors is None:
-        raise click.UsageError("give --captioner, or --vectors, or both.")
+    if captioner is None and use is None and vectors is None:
+        raise click.UsageError("give --captioner, --use or --vectors.")
     with existing(folder) as photos:
         report = None
         if captioner is not None:
             report = photos.caption(
-                vlm_of(captioner, device=device, precision=precision),
+                captioner,
                 prompt=prompt,
                 max_tokens=max_tokens,
                 where=where,
                 retry_failed=retry_failed,
                 batch_size=batch_size,
+                device=device,
+                precision=precision,
             )
+        if use is not None:
+            photos.use_captions(int(use) if use.isdecimal() else use)
         encoded = photos.encode_captions(vectors) if vectors is not None else None
     if as_json:
         emit({"captions": report and report.to_dict(), "vectors": encoded})
@@ -95,17 +100,6 @@ def caption(
         _tell(report, encoded)
     if report and report.failed:
         ctx.exit(SOME_FAILED)
-
-
-def vlm_of(name: str, *, device: str = "auto", precision: str = "auto") -> "VLM":
-    """The model that NAME@URL, a hub id or a directory names."""
-    from ..captioners import load_vlm
-    from ..captioners.http import HttpVLM
-
-    model, at, rest = name.partition("@http")
-    if at:
-        return HttpVLM(f"http{rest}", model=model, api_key=os.environ.get(KEY))
-    return load_vlm(name, device=device, precision=precision)
 
 
 def _tell(report: "CaptionReport | None", encoded: int | None) -> None:

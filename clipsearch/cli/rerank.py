@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from .caption import vlm_of
 
 if TYPE_CHECKING:
     from ..types import Reranker
@@ -29,7 +28,9 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 def rerank_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --rerank and what goes with it."""
     options = (
-        click.option("--rerank", metavar="KIND:M", help=f"Judge the best again: {', '.join(KINDS)}."),
+        click.option(
+            "--rerank", metavar="KIND:M", multiple=True, help=f"Judge the best again: {', '.join(KINDS)}."
+        ),
         click.option("--depth", metavar="N", type=click.IntRange(min=1), help="How many are judged again."),
         click.option(
             "--budget", metavar="TIME", callback=_seconds, help="Stop judging after 5s, 800ms or 2m."
@@ -42,28 +43,35 @@ def rerank_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def stages_of(
-    rerank: str | None, depth: int | None, budget: float | None, weight: float | None
+    rerank: tuple[str, ...], depth: int | None, budget: float | None, weight: float | None
 ) -> "list[Reranker]":
-    """The stages that the options ask for: one, or none."""
+    """The stages that the options ask for, in order."""
     given = {"depth": depth, "budget": budget, "weight": weight}
     options = {name: value for name, value in given.items() if value is not None}
-    if rerank is None:
-        if options:
-            raise click.UsageError(f"--{next(iter(options))} goes with --rerank.")
-        return []
+    if options and not rerank:
+        raise click.UsageError(f"--{next(iter(options))} goes with --rerank.")
+    return [_reranker(*_parsed(each, budget), options) for each in rerank]
+
+
+def _parsed(rerank: str, budget: float | None) -> tuple[str, str]:
+    """The kind and the model of a stage."""
     kind, _, model = rerank.partition(":")
-    if kind not in KINDS or not (model or kind in ("captions", "hybrid")):
-        raise click.UsageError(f"--rerank takes KIND:MODEL; KIND is one of {', '.join(KINDS)}.")
+    if kind not in KINDS:
+        near = get_close_matches(kind, KINDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise click.UsageError(f"--rerank {rerank}: found {kind}, expected one of {', '.join(KINDS)}{hint}")
+    if not model and kind not in ("captions", "hybrid"):
+        raise click.UsageError(f"--rerank {rerank}: no model; expected {kind}:MODEL.")
     if kind in ALL_AT_ONCE and budget is not None:
         raise click.UsageError(f"--budget does not go with {kind}, which judges all at once.")
-    return [_reranker(kind, model, options)]
+    return kind, model
 
 
 def _reranker(kind: str, model: str, options: dict[str, Any]) -> "Reranker":
     if kind == "yes-no":
         from ..rerank.yes_no import YesNoReranker
 
-        return YesNoReranker(vlm_of(model), **options)
+        return YesNoReranker(model, **options)
     if kind == "pairs":
         from ..rerank.pairs import PairReranker
 
@@ -73,9 +81,10 @@ def _reranker(kind: str, model: str, options: dict[str, Any]) -> "Reranker":
 
         return ItmReranker(model, **options)
     if kind == "sheet":
+        from ..captioners import load_vlm
         from ..rerank.sheet import SheetReranker
 
-        return SheetReranker(vlm_of(model), **options)
+        return SheetReranker(load_vlm(model), **options)
     from ..rerank.by_caption import TEXT_MODEL, CaptionReranker
 
     return CaptionReranker(model or TEXT_MODEL, retrieve=kind == "hybrid", **options)

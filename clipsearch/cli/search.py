@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ..results import SearchResults
     from ..types import Reranker
 
+CAPTION = 100  # characters shown of one
+
 
 @click.command(
     epilog=examples(
@@ -60,7 +62,7 @@ def search(
     image: Path | None,
     item: int | None,
     where: str | None,
-    rerank: str | None,
+    rerank: tuple[str, ...],
     depth: int | None,
     budget: float | None,
     weight: float | None,
@@ -90,6 +92,7 @@ def search(
         results = photos.search(query, image=image, item=item, k=k, where=where, stages=stages)
         if as_json:
             emit(results.to_dicts())
+            tell_stages(results)
         elif not html or sys.stdout.isatty():
             show(results)
         if html:
@@ -100,20 +103,28 @@ def search(
             note(f"nothing found: {shown(folder)} has no pictures yet; clipsearch index SOURCE --to {folder}")
 
 
+def tell_stages(results: "SearchResults") -> None:
+    """Tell what each stage after the first did, on standard error."""
+    for stage in results.stages:
+        note(printable(str(stage)))
+
+
 def show(results: "SearchResults") -> None:
     """Print hits for a person, or for a program when no terminal is watching."""
-    from ..results import judged
+    from ..results import caption_of, judged
 
     if not sys.stdout.isatty():
         for hit in results:
             click.echo(f"{hit.score:.4f}\t{printable(hit.path)}")
-        return
+        return tell_stages(results)
     width = max((len(f"{hit.id}") for hit in results), default=0)
     for rank, hit in enumerate(results, 1):
         id = click.style(f"#{hit.id:<{width}}", dim=True)
-        click.echo(f"{rank:>{len(str(len(results)))}}  {hit.score:.3f}  {id}  {shown(hit.path)}{judged(hit)}")
-    for stage in results.stages:
-        note(printable(str(stage)))
+        place = f"{rank:>{len(str(len(results)))}}"
+        click.echo(f"{place}  {hit.score:.3f}  {id}  {shown(hit.path)}{judged(hit)}")
+        if caption := caption_of(hit):
+            click.echo(click.style(f"{' ' * len(place)}  {printable(caption)[:CAPTION]}", dim=True))
+    tell_stages(results)
 
 
 def _check_usage(asked: int, as_json: bool, html: Path | None, reveal: bool) -> None:

@@ -70,7 +70,9 @@ def _different(about: dict[str, Any]) -> str:
 def _captions(captioner: dict[str, Any]) -> str:
     failed = f", {captioner['failed']:,} failed" if captioner["failed"] else ""
     used = " (in use)" if captioner["in_use"] else ""
-    return f"{counted(captioner['captions'], 'picture')}{failed}, by {printable(captioner['model'])}{used}"
+    asked = f", asked {printable(captioner['prompt'])!r}" if captioner["prompt"] else ""
+    by = f"by {printable(captioner['model'])}{asked}"
+    return f"{captioner['id']}: {counted(captioner['captions'], 'picture')}{failed}, {by}{used}"
 
 
 def _model(space: dict[str, Any], *, several: bool) -> str:
@@ -133,7 +135,9 @@ def compact(folder: Path, as_json: bool) -> None:
 @where_option
 @click.option("--missing", is_flag=True, help="All pictures that are gone from their sources.")
 @click.option("--model", metavar="M", help="The vectors of a model that is not in use, instead of pictures.")
-@click.option("--captions", metavar="M", help="The captions that a model wrote last, instead of pictures.")
+@click.option(
+    "--captions", metavar="M", help="The captions that a model wrote last, or their number in info."
+)
 @json_option
 def remove(
     folder: Path,
@@ -157,7 +161,7 @@ def remove(
             photos.drop_model(model)
             return _say({"removed": model}, f"removed the vectors of {printable(model)}", as_json)
         if captions is not None:
-            count = photos.remove_captions(captions)
+            count = photos.remove_captions(int(captions) if captions.isdecimal() else captions)
             return _say({"removed": count}, f"removed {counted(count, 'caption')}", as_json)
         count = photos.remove_missing() if missing else photos.remove(*map(_named, what), where=where)
     if not (count or missing):

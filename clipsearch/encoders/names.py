@@ -73,6 +73,11 @@ def checked(model: object) -> Encoder:
     return encoder
 
 
+def short(model_id: str) -> str:
+    """A model's id for a person: of a directory its name alone."""
+    return Path(model_id.removeprefix(FOLDER)).name if model_id.startswith(FOLDER) else model_id
+
+
 def unknown(name: str) -> ModelError:
     """The error for a name that is no model, with the names that come near. Imports open_clip."""
     from difflib import get_close_matches

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the bar that transformers shows while it reads weights, which takes a moment."""
+    """Without the bar and the report of transformers: what is wrong with weights we tell ourselves."""
     logging: Any = import_module("transformers.utils.logging")  # untyped
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..encoders import AnyModel, load_encoder, resolve
+from ..encoders.names import short
 from ..query import cached
 from ..types import Candidate, Embeddings, Encoder, Role, as_embeddings, fingerprint_of
 from .fusion import WEIGHT, How
@@ -54,7 +55,7 @@ class CaptionReranker:
     @property
     def name(self) -> str:
         """What it is called in results."""
-        return f"captions:{self.text_model}"
+        return f"{'hybrid' if self.retrieve else 'captions'}:{short(self.text_model)}"
 
     @cached_property
     def encoder(self) -> Encoder:

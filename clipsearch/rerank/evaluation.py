@@ -109,14 +109,13 @@ def evaluate_rerank(
             seconds that it took.
         queries: what to search for.
         relevant: the ids that each query should find, at least one.
-        k: how many of the first are looked at: what comes later counts as missed in every measure, but not in
-            `ceiling`. R@1, R@5 and R@10 are given as far as k goes, and R@k.
+        k: R@k is given too, beside R@1, R@5 and R@10.
 
     Raises:
         QueryError: there are no queries, one has no relevant ids, or reranking added or lost a picture.
     """
     if k < 1:
-        raise QueryError(f"the first {k} pictures cannot be looked at: k is at least 1")
+        raise QueryError(f"there is no R@{k}: k is at least 1")
     _check(queries, relevant)
     found = [search(query) for query in queries]
     for query, (before, after, _) in zip(queries, found, strict=True):
@@ -124,15 +123,14 @@ def evaluate_rerank(
             raise QueryError(
                 f"reranking {query!r} gave other pictures than it got: it may order them, not add or lose any"
             )
-    pools, olds = [before for before, _, _ in found], [before[:k] for before, _, _ in found]
-    news = [after[:k] for _, after, _ in found]
-    ks = sorted({*(each for each in KS if each <= k), k})
+    olds, news = [before for before, _, _ in found], [after for _, after, _ in found]
+    ks = sorted({*KS, k})
     gains = 1 / _first(_places(news, relevant)) - 1 / _first(_places(olds, relevant))
     return RerankEvaluation(
         before=measure(olds, relevant, ks),
         after=measure(news, relevant, ks),
-        ceiling=float(np.isfinite(_first(_places(pools, relevant))).mean()),
-        depth=max(map(len, pools)),
+        ceiling=float(np.isfinite(_first(_places(olds, relevant))).mean()),
+        depth=max(map(len, olds)),
         queries=len(queries),
         seconds_per_query=float(np.median([seconds for _, _, seconds in found])),
         interval=bootstrap(gains),

@@ -90,7 +90,7 @@ class Fit:
 
     def __str__(self) -> str:
         return (
-            f"weight {self.weight:.2f} of {self.queries:,} queries: MRR {self.before:.3f} before, "
+            f"weight {self.weight:.2f} fitted on {self.queries:,} queries: MRR {self.before:.3f} before, "
             f"{self.default:.3f} at {WEIGHT}, {self.after:.3f} fitted, {self.held_out:.3f} held out "
             f"(gain {self.held_out - self.before:+.3f}, {spoken(self.interval)})"
         )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..captioners.checkpoint import Checkpoint
 from ..encoders.device import in_batches
+from ..encoders.names import short
 from ..errors import ModelError
 from ..types import Candidate
 
@@ -64,7 +65,7 @@ class ItmReranker:
     @property
     def name(self) -> str:
         """What it is called in results."""
-        return f"match:{self._checkpoint.model_id}"
+        return f"match:{short(self._checkpoint.model_id)}"
 
     def load(self) -> None:
         """Read the model now, if it was not yet."""

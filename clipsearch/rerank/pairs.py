@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..captioners.checkpoint import Checkpoint
 from ..encoders.device import in_batches
+from ..encoders.names import short
 from ..encoders.whole import check_whole
 from ..errors import ModelError
 from ..types import Candidate
@@ -61,7 +62,7 @@ class PairReranker:
     @property
     def name(self) -> str:
         """What it is called in results."""
-        return f"pairs:{self._checkpoint.model_id}"
+        return f"pairs:{short(self._checkpoint.model_id)}"
 
     def load(self) -> None:
         """Read the model now, if it was not yet."""
@@ -157,7 +158,7 @@ def _trained(checkpoint: Checkpoint) -> "CrossEncoder":
     if not (folder / "modules.json").is_file():
         raise ModelError(
             f"{name!r} was not trained to rerank: {folder} holds no modules.json; a model that answers "
-            "questions reranks as LocalVLM"
+            "questions reranks with YesNoReranker (--rerank yes-no:MODEL)"
         )
     try:
         model: CrossEncoder = CrossEncoder(

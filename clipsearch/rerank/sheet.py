@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ..encoders.names import short
 from ..errors import ImageError, ServerError
 from ..types import VLM, Candidate
 
@@ -50,7 +51,7 @@ class SheetReranker:
     @property
     def name(self) -> str:
         """What it is called in results."""
-        return f"sheet:{self.vlm.model_id}"
+        return f"sheet:{short(self.vlm.model_id)}"
 
     @property
     def batch_size(self) -> int:

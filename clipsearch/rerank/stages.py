@@ -46,8 +46,9 @@ class Stage:
         Raises:
             QueryError: it has no `score`, or says what cannot be.
         """
-        if not callable(getattr(reranker, "score", None)):
-            raise QueryError(f"a stage is a reranker, which has `score`; got {reranker!r}")
+        if isinstance(reranker, type) or not callable(getattr(reranker, "score", None)):
+            hint = "; wrap it in a YesNoReranker" if hasattr(reranker, "log_odds") else ""
+            raise QueryError(f"found {reranker!r}; expected a reranker, an object that has `score`{hint}")
         spec = getattr(reranker, "spec", None)
         stage = cls(
             reranker,
@@ -155,8 +156,16 @@ def judge(stage: Stage, query: str, candidates: Sequence[Candidate]) -> Judged:
         scores += [score for score, _ in both]
         reasons += [reason for _, reason in both]
         longest = max(longest, time.perf_counter() - before)
+    _check_any(stage, scores, reasons)
     used = sum(one.sha256 in known for one in candidates[: len(scores)])
     return Judged(scores, reasons, used, time.perf_counter() - started)
+
+
+def _check_any(stage: Stage, scores: list[float], reasons: list[str]) -> None:
+    """A stage that can judge none of several pictures is told: their order would look like an answer."""
+    if len(scores) > 1 and all(map(math.isnan, scores)):
+        way_out = "; write captions first" if stage.needs == "caption" else ""
+        raise ModelError(f"{stage.name} could judge none of {len(scores)} pictures: {reasons[0]}{way_out}")
 
 
 def _judge_batch(stage: Stage, query: str, batch: Sequence[Candidate]) -> tuple[list[float], list[str]]:

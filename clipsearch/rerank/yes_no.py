@@ -3,14 +3,21 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..captioners import load_vlm
+from ..encoders.names import short
+from ..errors import ModelError
 from ..types import VLM, Candidate
 from .fusion import WEIGHT, How
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Numbers: TypeAlias = npt.NDArray[np.float64]
 
 logger = logging.getLogger("clipsearch")
 
@@ -66,7 +73,7 @@ class YesNoReranker:
     @property
     def name(self) -> str:
         """What it is called in results."""
-        return f"yes-no:{self._vlm.model_id}"
+        return f"yes-no:{short(self._vlm.model_id)}"
 
     def load(self) -> None:
         """Read the model now, if it can be told to."""
@@ -77,12 +84,12 @@ class YesNoReranker:
         words = {"prompt": self._prompt, "yes": self._yes, "no": self._no}
         return {"model": self._vlm.model_id, **self._vlm.spec(), **words}
 
-    def score(self, query: str, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64]:
+    def score(self, query: str, candidates: Sequence[Candidate]) -> Numbers:
         """Log-odds of yes for n pictures, float64 (n,)."""
         question = self._prompt.replace("{query}", query)
         images = [candidate.image() for candidate in candidates]
-        odds, mass = self._vlm.log_odds(images, question, yes=self._yes, no=self._no)
-        if len(odds) and not self._warned and np.median(mass) < LOW_MASS:
+        odds, mass = self._asked(images, question)
+        if mass.size and not self._warned and np.median(mass) < LOW_MASS:
             self._warned = True
             logger.warning(
                 "%s hardly answers with yes or no (it does so with a probability of %.2f): "
@@ -91,3 +98,12 @@ class YesNoReranker:
                 np.median(mass),
             )
         return odds
+
+    def _asked(self, images: "list[Image]", question: str) -> tuple[Numbers, Numbers]:
+        given = self._vlm.log_odds(images, question, yes=self._yes, no=self._no)
+        try:
+            odds, mass = (np.asarray(numbers, np.float64) for numbers in given)
+        except (TypeError, ValueError) as error:
+            wanted = "two arrays, of log-odds and of probabilities"
+            raise ModelError(f"{self._vlm.model_id!r} gave {given!r:.80}; expected {wanted}") from error
+        return odds, mass
