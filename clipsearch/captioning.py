@@ -4,6 +4,7 @@ A kill costs at most the last seconds: what was written is committed, and the ne
 """
 
 import logging
+import operator
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -264,20 +265,29 @@ def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:
         yield batch
 
 
-def complete_space(store: Store, captioner: Captioner, encoder: Encoder) -> Space:
-    """The space of a text model's vectors of all captions, of a collection that may not change.
+def vectors_in_use(store: Store, encoder: Encoder) -> Space:
+    """The space of a text model's vectors of the captions in use; those that it lacks are encoded now.
 
     Raises:
-        CollectionError: there is none, or some captions have no vector in it yet.
+        CollectionError: there are no captions, or some lack a vector and the collection may not be changed.
+        LockedError: some lack a vector, and another process is writing to the collection.
+        ModelMismatchError: they were made with other weights.
     """
-    have, _ = written(store, captioner)
+    captioner = in_use(store)
+    if captioner is None:
+        raise CollectionError(f"{store.path} has no captions yet; write some with caption()")
     space = find_vectors(store, captioner, encoder.model_id)
-    if space is None or len(np.setdiff1d(have, store.snapshot(space).contents)):
+    if space is not None:
+        _check_weights(store, space, encoder)
+        have, _ = written(store, captioner)
+        if not len(np.setdiff1d(have, store.snapshot(space).contents)):
+            return space
+    if store.read_only:
         raise CollectionError(
             f"captions of {store.path} have no vectors of {short(encoder.model_id)} yet, and it may not be "
             "changed now: run `clipsearch caption DIR --vectors MODEL`, or encode_captions(model), first"
         )
-    return space
+    return fill_vectors(store, captioner, encoder)
 
 
 def fill_vectors(
@@ -289,15 +299,14 @@ def fill_vectors(
         LockedError: another process is writing to the collection.
     """
     with writing(store) as writer, progress_bar("vectors", progress, unit="captions") as bar:
-        fingerprint = fingerprint_of(encoder)
         space = find_vectors(store, captioner, encoder.model_id) or make_vectors(
-            writer, captioner, model=encoder.model_id, fingerprint=fingerprint, dim=encoder.dim
+            writer,
+            captioner,
+            model=encoder.model_id,
+            fingerprint=fingerprint_of(encoder),
+            dim=operator.index(encoder.dim),
         )
-        if space.fingerprint != fingerprint:
-            raise ModelMismatchError(
-                f"the captions of {store.path} have vectors of other weights of {encoder.model_id!r}; "
-                "remove the captions, or use those weights"
-            )
+        _check_weights(store, space, encoder)
         have = set(store.snapshot(space).contents.tolist())
         waiting = ((content, text) for content, text in texts(store, captioner) if content not in have)
         while part := list(islice(waiting, TEXTS_TOGETHER)):
@@ -306,3 +315,11 @@ def fill_vectors(
                 writer.append(space, [content for content, _ in part], vectors)
             bar.update(len(part))
     return space
+
+
+def _check_weights(store: Store, space: Space, encoder: Encoder) -> None:
+    if space.fingerprint != fingerprint_of(encoder):
+        raise ModelMismatchError(
+            f"the captions of {store.path} have vectors of other weights of {encoder.model_id!r}; "
+            "remove the captions, or use those weights"
+        )

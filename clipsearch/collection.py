@@ -411,7 +411,7 @@ class Collection:
 
     @property
     def _second_look(self) -> SecondLook:
-        return SecondLook(self._store, self._search, self._only)
+        return SecondLook(self._store, self._search, self._reader)
 
     def _search(self, query: str, k: int, where: str | None) -> SearchResults:
         return self.search_many([query], k=k, where=where)[0]
@@ -602,10 +602,10 @@ class Collection:
         Raises:
             CollectionError: there are no captions.
         """
-        captioner = in_use(self._store)
+        captioner, encoder = in_use(self._store), load_encoder(text_model)
         if captioner is None:
             raise CollectionError(f"{self.path} has no captions yet; write some with caption()")
-        space = captioning.fill_vectors(self._store, captioner, load_encoder(text_model), progress=progress)
+        space = captioning.fill_vectors(self._store, captioner, encoder, progress=progress)
         return len(self._store.snapshot(space))
 
     def use_captions(self, captioner: str | int) -> None:

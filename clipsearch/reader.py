@@ -2,12 +2,14 @@
 
 import threading
 
+from .captioning import vectors_in_use
 from .columns import Columns
 from .filters import Selection, select
 from .index import Keeper
 from .search import Searcher
 from .spaces import Spaces
 from .store import Store
+from .types import Encoder
 from .where import parse
 
 
@@ -17,8 +19,9 @@ class Reader:
     def __init__(self, store: Store, spaces: Spaces, keeper: Keeper) -> None:
         self._store, self._spaces, self._keeper = store, spaces, keeper
         self._held: tuple[Searcher, tuple[object, object]] | None = None  # and what it was made of
-        self._refreshing = threading.Lock()
+        self._refreshing, self._captioning = threading.Lock(), threading.Lock()
         self._columns: Columns | None = None
+        self._captions: tuple[Searcher, tuple[int, str]] | None = None  # and what it was made of
 
     def searcher(self) -> Searcher | None:
         """What searches the vectors as they are now; None before the first add."""
@@ -38,6 +41,15 @@ class Reader:
             return self._held[0]
         finally:
             self._refreshing.release()
+
+    def by_caption(self, encoder: Encoder) -> Searcher:
+        """What searches the captions in use by a model of texts; see captioning.vectors_in_use."""
+        with self._captioning:  # several threads must not encode the same
+            if self._captions is None or self._captions[1] != (self._store.generation(), encoder.model_id):
+                space = vectors_in_use(self._store, encoder)
+                found = Searcher(self._store, space)
+                self._captions = found, (found.generation, encoder.model_id)
+            return self._captions[0]
 
     def only(self, where: str | None) -> Selection | None:
         """The pictures that pass a condition; None: there is none."""

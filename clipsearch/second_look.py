@@ -7,16 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from . import captioning
-from .captions import in_use
-from .errors import CollectionError, QueryError
-from .filters import Selection
+from .errors import QueryError
+from .reader import Reader
 from .rerank.by_caption import CaptionReranker
 from .rerank.evaluation import RerankEvaluation, evaluate_rerank
 from .rerank.fusion import Fit, Pool, fit_weight
 from .rerank.stages import Stage, rerank
 from .results import Hit, SearchResults
-from .search import Searcher, candidates
+from .search import candidates
 from .store import Store
 from .types import Reranker
 
@@ -27,7 +25,7 @@ class SecondLook:
 
     store: Store
     search: Callable[[str, int, str | None], SearchResults]  # the first stage: text, k, where
-    only: Callable[[str | None], Selection | None]
+    reader: Reader
 
     def staged(self, query: str, k: int, where: str | None, rerankers: Sequence[Reranker]) -> SearchResults:
         """The first stage's hits as the later ones order them; only then the best k are taken."""
@@ -57,13 +55,8 @@ class SecondLook:
 
     def _by_caption(self, query: str, reranker: CaptionReranker, where: str | None) -> SearchResults:
         """The pictures whose captions are most like a text."""
-        captioner = in_use(self.store)
-        if captioner is None:
-            raise CollectionError(f"{self.store.path} has no captions yet; write some with caption()")
-        vectors = captioning.complete_space if self.store.read_only else captioning.fill_vectors
-        space = vectors(self.store, captioner, reranker.encoder)
-        vector = reranker.encode([query], "query")
-        return Searcher(self.store, space).search(vector, [query], reranker.depth, only=self.only(where))[0]
+        searcher, vector = self.reader.by_caption(reranker.encoder), reranker.encode([query], "query")
+        return searcher.search(vector, [query], reranker.depth, only=self.reader.only(where))[0]
 
     def evaluate(
         self,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 import clipsearch as cs
 from clipsearch.errors import CollectionError, ImageError, ModelError, QueryError, ServerError
+from clipsearch.files import write_lock
 from clipsearch.rerank.by_caption import CaptionReranker
 from clipsearch.rerank.yes_no import YesNoReranker
 from clipsearch.testing import COLOURS, ColourEncoder, ColourVLM
@@ -461,6 +463,15 @@ def test_a_hidden_picture_is_not_found_by_its_caption(misled):
     assert numbers(misled.search("cyan", k=1, stages=[hybrid])) == [4]
     misled.remove(5)
     assert 4 not in numbers(misled.search("cyan", k=7, stages=[hybrid]))
+
+
+def test_threads_may_retrieve_by_captions_at_once_while_another_process_writes(misled):
+    hybrid = CaptionReranker(ColourEncoder(), depth=1, weight=1.0, retrieve=True)
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda _: numbers(misled.search("cyan", k=1, stages=[hybrid])), range(40))
+        assert list(found) == [[4]] * 40
+    with write_lock(misled.path / "write.lock"):
+        assert numbers(misled.search("cyan", k=1, stages=[hybrid])) == [4]
 
 
 def test_a_read_only_collection_takes_the_vectors_that_are_there(misled):
