@@ -3,6 +3,7 @@
 A kill costs at most the last seconds: what was written is committed, and the next run goes on.
 """
 
+import json
 import logging
 import operator
 import time
@@ -29,7 +30,15 @@ from .captions import (
     written,
 )
 from .encoders.names import short
-from .errors import CollectionError, ImageError, ModelError, ModelMismatchError, ServerError, SourceError
+from .errors import (
+    CollectionError,
+    ImageError,
+    ModelError,
+    ModelMismatchError,
+    QueryError,
+    ServerError,
+    SourceError,
+)
 from .files import cores, interrupts_held
 from .filters import Selection
 from .progress import progress_bar
@@ -84,6 +93,7 @@ class _Loaded(NamedTuple):
     path: str
     image: "Image | None" = None
     reason: str = ""  # why there is no image
+    lasting: bool = True  # the reason is of the picture, not of a disk that is not there now
 
 
 def write_all(
@@ -99,9 +109,11 @@ def write_all(
     progress: bool | None = None,
 ) -> CaptionReport:
     """Caption every picture that has no caption of that model, prompt and length; see Collection.caption."""
-    spec = {"model": vlm.model_id, **vlm.spec(), "prompt": prompt, "max_tokens": max_tokens}
+    _check(batch_size, max_tokens, prompt)
+    own = _json_of(vlm)
+    spec = {"model": own.get("model", vlm.model_id), "prompt": prompt, "max_tokens": max_tokens}
     with writing(store) as writer:
-        captioner = make_captioner(writer, {**spec, "min_side": VLM_SIDE})
+        captioner = make_captioner(writer, {**spec, "min_side": VLM_SIDE, "vlm": own})
         job = _Captioning(writer, searcher, captioner, vlm, prompt, max_tokens, batch_size or BATCH)
         try:
             job.run(searcher.contents(only), retry_failed, progress)
@@ -109,6 +121,22 @@ def write_all(
             drop_empty(writer, captioner)
         _take_over(writer, captioner, whole=only is None)
     return job.report
+
+
+def _check(batch_size: int | None, max_tokens: int, prompt: str | None) -> None:
+    for name, number in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+        if number is not None and not (isinstance(number, int) and number >= 1):
+            raise QueryError(f"{name} is a whole number from 1, got {number!r}")
+    if prompt is not None and not isinstance(prompt, str):
+        raise QueryError(f"a prompt is a text, got {prompt!r:.80}")
+
+
+def _json_of(vlm: VLM) -> dict[str, Any]:
+    try:
+        own: dict[str, Any] = json.loads(json.dumps(dict(vlm.spec()), allow_nan=False))
+        return own
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{vlm.model_id!r}: its spec() is to be a dict of JSON values ({error})") from error
 
 
 def _take_over(writer: Writer, captioner: Captioner, *, whole: bool) -> None:
@@ -138,7 +166,7 @@ class _Captioning:
     ) -> None:
         self.writer, self.searcher, self.captioner, self.vlm = writer, searcher, captioner, vlm
         self.prompt, self.max_tokens, self.batch_size = prompt, max_tokens, batch_size
-        self.report = CaptionReport(vlm.model_id)
+        self.report = CaptionReport(captioner.model)
         self.texts: dict[int, str] = {}  # by content, not yet committed
         self.failures: dict[int, Failure] = {}  # likewise
 
@@ -197,13 +225,16 @@ class _Captioning:
             try:
                 return _Loaded(content, place.path, pixels(place.read, sha256))
             except (ImageError, SourceError, OSError) as error:
-                found = _Loaded(content, place.path, reason=reason_of(error))
+                lasting = isinstance(error, ImageError)
+                found = _Loaded(content, place.path, reason=reason_of(error), lasting=lasting)
         return found
 
     def _caption(self, batch: Sequence[_Loaded]) -> None:
         for loaded in batch:
-            if loaded.image is None:
+            if loaded.image is None and loaded.lasting:
                 self._fail(loaded, loaded.reason)
+            elif loaded.image is None:
+                self.report.failed.append(Failure(loaded.path, loaded.reason))
         self._write([loaded for loaded in batch if loaded.image is not None])
 
     def _write(self, batch: Sequence[_Loaded]) -> None:
@@ -233,7 +264,7 @@ class _Captioning:
             raise ModelError(f"{self.vlm.model_id!r} gave {found!r:.80}; expected a list of texts")
         if len(found) != len(batch):
             raise ModelError(f"{self.vlm.model_id!r} gave {len(found)} texts for {len(batch)} pictures")
-        return [" ".join(text.split()) for text in found]
+        return [_clean(text) for text in found]
 
     def _fail(self, loaded: _Loaded, why: str) -> None:
         self.failures[loaded.content] = Failure(loaded.path, why)
@@ -257,6 +288,11 @@ class _Captioning:
             self.report.failed += self.failures.values()
             self.texts.clear()
             self.failures.clear()
+
+
+def _clean(text: str) -> str:
+    """One line of a text that SQLite takes: no NUL, no half of a surrogate pair."""
+    return " ".join(text.replace("\0", " ").encode("utf-8", "replace").decode().split())
 
 
 def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .encoders.names import short
 from .errors import QueryError
 from .store import Space, Store
 from .writer import Writer
@@ -70,8 +71,9 @@ def written(store: Store, captioner: Captioner) -> tuple[npt.NDArray[np.int64], 
     return np.array(have, np.int64).reshape(-1), dict(failed)
 
 
-def texts(store: Store, captioner: Captioner, after: int = 0) -> Iterator[tuple[int, str]]:
+def texts(store: Store, captioner: Captioner) -> Iterator[tuple[int, str]]:
     """Every content that a captioner wrote of and the text, in order of the contents."""
+    after = 0
     query = (
         "SELECT content, text FROM captions "
         "WHERE captioner = ? AND content > ? AND text NOT NULL ORDER BY content LIMIT 1000"
@@ -173,7 +175,8 @@ def find_captioner(store: Store, captioner: str | int) -> Captioner:
         QueryError: it wrote nothing here.
     """
     known = captioners(store)
-    if named := [one for one in known if captioner in (one.model, one.id)]:
+    wanted = short(captioner) if isinstance(captioner, str) else captioner
+    if named := [one for one in known if wanted in (short(one.model), one.id)]:
         return named[-1]
     names = ", ".join(f"{one.model!r} ({one.id})" for one in known) or "none"
     raise QueryError(f"{store.path} has no captions by {captioner!r}; there are captions by: {names}")

@@ -777,7 +777,7 @@ class Collection:
     def _about_captioner(self, captioner: Captioner) -> dict[str, Any]:
         have, failed = written(self._store, captioner)
         about = {"id": captioner.id, "in_use": captioner.live, "captions": len(have), "failed": len(failed)}
-        return {**about, **captioner.spec}
+        return {**about, "model": captioner.model, "prompt": captioner.spec["prompt"], "spec": captioner.spec}
 
     def _about(self, space: Space) -> dict[str, Any]:
         snapshot = self._store.snapshot(space)

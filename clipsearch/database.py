@@ -31,8 +31,8 @@ class Database:
         self._path, self._mode = path, "ro" if read_only else "rw"
         self._connections: dict[threading.Thread, Connection] = {}
         self._files: list[FileIO] = []
-        self._digesting = threading.Lock()
-        weakref.finalize(self, _close, self._connections, self._files)
+        self._opening, self._digesting = threading.Lock(), threading.Lock()
+        weakref.finalize(self, _close, self._connections, self._files, self._opening, self._digesting)
 
     @property
     def connection(self) -> Connection:
@@ -41,7 +41,8 @@ class Database:
         if (mine := self._connections.get(me)) is None:
             for ended in [thread for thread in list(self._connections) if not thread.is_alive()]:
                 _close_one(self._connections, ended)
-            mine = self._connections[me] = _connect(self._path, self._mode)
+            with self._opening:
+                mine = self._connections[me] = _connect(self._path, self._mode)
         return mine
 
     @contextmanager
@@ -79,7 +80,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections, those of other threads once they are done; the next use opens a new one."""
-        _close(self._connections, self._files)
+        _close(self._connections, self._files, self._opening, self._digesting)
 
 
 def make_database(path: Path) -> None:
@@ -116,11 +117,17 @@ def _connect(path: Path, mode: str) -> Connection:
     return db
 
 
-def _close(connections: dict[threading.Thread, Connection], files: list[FileIO]) -> None:
+def _close(
+    connections: dict[threading.Thread, Connection],
+    files: list[FileIO],
+    opening: threading.Lock,
+    digesting: threading.Lock,
+) -> None:
     for thread in list(connections):
         _close_one(connections, thread)
-    while files:
-        files.pop().close()
+    with digesting, opening:
+        while files and not connections:  # else one was opened meanwhile, and would lose its locks
+            files.pop().close()
 
 
 def _close_one(connections: dict[threading.Thread, Connection], thread: threading.Thread) -> None:

@@ -28,7 +28,11 @@ TABLE = """CREATE TABLE IF NOT EXISTS queries (
 
 
 def cached(
-    model: tuple[str, int, str], texts: Sequence[str], encode: Callable[[Sequence[str]], Embeddings]
+    model: tuple[str, int, str],
+    texts: Sequence[str],
+    encode: Callable[[Sequence[str]], Embeddings],
+    *,
+    file: str = FILE,
 ) -> Embeddings:
     """The embeddings of some texts, of which `encode` is asked only for those not yet known.
 
@@ -36,6 +40,7 @@ def cached(
         model: its id, dimension and fingerprint; one without a fingerprint is never cached.
         texts: q texts.
         encode: gives float32 (n, dim) unit rows for n texts.
+        file: of the cache, which keeps the last 100,000.
 
     Returns:
         float32 (q, dim), in order.
@@ -44,11 +49,11 @@ def cached(
     if not texts or not fingerprint:
         return encode(texts)
     key = f"{name} {dim} {fingerprint}"
-    known = recall(FILE, key, texts, np.float32)
+    known = recall(file, key, texts, np.float32)
     new = [text for text in dict.fromkeys(texts) if text not in known]
     if new:
         known |= dict(zip(new, encode(new), strict=True))
-        remember(FILE, key, {text: known[text] for text in new})
+        remember(file, key, {text: known[text] for text in new})
     return np.stack([known[text] for text in texts])
 
 

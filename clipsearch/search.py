@@ -86,8 +86,7 @@ class Searcher:
         Returns:
             One SearchResults per query, in order.
         """
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
+        check_k(k)
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
         asked = min(int(k), len(self._snapshot)) + (without is not None)
         wanted = max(1, self._snapshot.rows_each * asked)  # rows that surely hold so many pictures
@@ -206,6 +205,17 @@ class Searcher:
 def _with_caption(known: dict[str, Any], text: str | None) -> dict[str, Any]:
     """What is known of a picture, with its caption unless the user brought one."""
     return known if text is None else {"caption": text, **known}
+
+
+def check_k(k: int) -> int:
+    """How many hits were asked for.
+
+    Raises:
+        QueryError: it is no whole number of at least 1.
+    """
+    if not isinstance(k, int | np.integer) or k < 1:
+        raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
+    return int(k)
 
 
 def _among(items: Iterator[ItemRow], only: Selection | None) -> Iterator[ItemRow]:

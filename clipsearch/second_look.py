@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .rerank.evaluation import RerankEvaluation, evaluate_rerank
 from .rerank.fusion import Fit, Pool, fit_weight
 from .rerank.stages import Stage, rerank
 from .results import Hit, SearchResults
-from .search import candidates
+from .search import candidates, check_k
 from .store import Store
 from .types import Reranker
 
@@ -29,17 +30,21 @@ class SecondLook:
 
     def staged(self, query: str, k: int, where: str | None, rerankers: Sequence[Reranker]) -> SearchResults:
         """The first stage's hits as the later ones order them; only then the best k are taken."""
-        return self._ranked(query, k, where, rerankers)[:k]
+        return self._ranked(query, k, where, rerankers)[1][:k]
 
-    def _ranked(self, query: str, k: int, where: str | None, rerankers: Sequence[Reranker]) -> SearchResults:
+    def _ranked(
+        self, query: str, k: int, where: str | None, rerankers: Sequence[Reranker]
+    ) -> tuple[SearchResults, SearchResults]:
+        """The pool as the first stage orders it, and as the last does."""
         stages = _stages(rerankers)
-        found = self.search(query, max([k, *(stage.depth for stage in stages)]), where)
-        for number, stage in enumerate(stages):
-            if isinstance(stage.reranker, CaptionReranker) and stage.reranker.retrieve:
-                found = self._with_captioned(found, stage.reranker, where)
-                every = max(1, len(found))
-                stages[number] = replace(stage, depth=every, batch_size=every)
-        return rerank(found, stages, partial(candidates, self.store))
+        found = self.search(query, max([check_k(k), *(stage.depth for stage in stages)]), where)
+        if not found:
+            return found, found
+        for reranker in filter(_retrieves, rerankers):
+            found = self._with_captioned(found, cast(CaptionReranker, reranker), where)
+        every = len(found)
+        stages = [replace(s, depth=every, batch_size=every) if _retrieves(s.reranker) else s for s in stages]
+        return found, rerank(found, stages, partial(candidates, self.store))
 
     def _with_captioned(
         self, found: SearchResults, reranker: CaptionReranker, where: str | None
@@ -70,9 +75,8 @@ class SecondLook:
 
         def search(query: str) -> tuple[list[int], list[int], float]:
             started = time.perf_counter()
-            after = self._ranked(query, k, where, stages)
+            before, after = self._ranked(query, k, where, stages)
             seconds = time.perf_counter() - started
-            before = sorted(after, key=_first_score, reverse=True)
             return [hit.id for hit in before], [hit.id for hit in after], seconds
 
         return evaluate_rerank(search, queries, [set(ids) for ids in relevant], k=k)
@@ -82,8 +86,12 @@ class SecondLook:
     ) -> Fit:
         """See Collection.fit_weight."""
         pools: list[Pool] = []
+        if len(queries) != len(relevant):
+            raise QueryError(
+                f"{len(queries)} queries have {len(relevant)} lists of right answers: give each its own"
+            )
         for query, ids in zip(queries, map(set, relevant), strict=True):
-            hits = [hit for hit in self._ranked(query, 1, where, [stage]) if hit.judgements]
+            hits = [hit for hit in self._ranked(query, 1, where, [stage])[1] if hit.judgements]
             hits.sort(key=lambda hit: hit.judgements[0].before)
             second = [hit.judgements[0].score for hit in hits]
             scores = [np.nan if score is None else score for score in second]
@@ -95,6 +103,10 @@ def _stages(rerankers: Sequence[Reranker]) -> list[Stage]:
     if not isinstance(rerankers, list | tuple):
         raise QueryError(f"stages is a list of rerankers, got {rerankers!r:.80}; write stages=[…]")
     return [Stage.of(reranker) for reranker in rerankers]
+
+
+def _retrieves(reranker: Reranker) -> bool:
+    return isinstance(reranker, CaptionReranker) and reranker.retrieve
 
 
 def _first_score(hit: Hit) -> float:

@@ -155,7 +155,7 @@ class Store:
 
     @property
     def db(self) -> Connection:
-        """This thread's connection, in which transactions are begun and ended by hand."""
+        """This thread's connection, for the one who may write: `writing` holds it."""
         return self.database.connection
 
     def generation(self) -> int:

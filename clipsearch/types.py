@@ -171,11 +171,13 @@ class Reranker(Protocol):
     """Anything that scores how well pictures fit a text. Implement `score`, and `search` takes it as a stage.
 
     Optional attributes: `depth`, how many of the best it is asked for (20); `budget`, seconds after which
-    no more are asked for (None: all); `weight` of its scores beside the first stage's, 0 to 1 (0.3);
+    no more are asked for (None: all); `weight` of its scores beside the first stage's, 0 to 1 (0.3); `how`
+    they are fused, "z" (the default) or "rrf";
     `batch_size`, how many at a time (8); `needs`, "pixels" (the default), "caption" or "nothing": a
     candidate that has none is not given to it; `name`, what it is called in results; `load()`, which reads
     the model, before the budget's clock starts; `spec() -> Mapping`, all that decides its scores, as JSON
-    values: they are then kept, and not asked for again.
+    values: they are then kept by query and content, with `needs = "caption"` by the caption too, and not
+    asked for again; so they may depend on nothing else of a candidate.
     """
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> npt.ArrayLike:

@@ -52,7 +52,8 @@ def writing(store: Store) -> Iterator["Writer"]:
     """
     if store.read_only:
         raise CollectionError(f"{store.path} was opened read-only; open it without read_only to change it")
-    with write_lock(store.path / LOCK), explained(store.path / DATABASE):
+    # The connection is held, so that a close() in another thread waits for the whole job.
+    with write_lock(store.path / LOCK), explained(store.path / DATABASE), store.database.held():
         writer = Writer(store)
         try:
             yield writer
@@ -76,16 +77,16 @@ class Writer:
         """All or nothing: what happens inside is committed at the end, or, on an error, never was."""
         remove_durably(self.store.path / SEAL)
         self.sweep()
-        with self.store.database.held() as db:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                yield db
-                db.execute("UPDATE state SET generation = generation + 1")
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        db = self.store.db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("UPDATE state SET generation = generation + 1")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
 
     def add_source(self, kind: str, root: str, options: Mapping[str, Any]) -> int:
         """The id of a source, made when new; its options are the last ones given."""

@@ -11,9 +11,10 @@ from PIL import Image
 
 import clipsearch as cs
 from clipsearch import captioning
-from clipsearch.captions import words_of
+from clipsearch.captions import make_captioner, words_of, write_captions
 from clipsearch.errors import CollectionError, ImageError, QueryError, ServerError
 from clipsearch.testing import COLOURS, ColourEncoder, ColourVLM
+from clipsearch.writer import writing
 
 NAMES = [f"{number}{colour}.png" for number, colour in enumerate(COLOURS)]
 
@@ -440,9 +441,86 @@ def test_a_spec_is_kept_as_json(photos):
     photos.caption(Writes({}, "a", digest="x"), prompt="what?", progress=False)
     [(spec,)] = photos._store.rows("SELECT spec FROM captioners")
     assert json.loads(spec) == {
-        "digest": "x",
         "max_tokens": 64,
         "min_side": 512,
         "model": "a",
         "prompt": "what?",
+        "vlm": {"digest": "x"},
     }
+
+
+def test_what_a_model_says_of_itself_hides_nothing_of_ours(photos):
+    for spec in ({"prompt": "own"}, {"prompt": "another"}, {"max_tokens": 1, "in_use": "no", "captions": 0}):
+        assert photos.caption(Writes({}, "a", **spec), progress=False).captioned == 7
+    assert [(about["in_use"], about["captions"]) for about in photos.info()["captioners"]] == [
+        (False, 7),
+        (False, 7),
+        (True, 7),
+    ]
+
+
+@pytest.mark.parametrize("spec", [[1], {"a": {1}}, {"a": b"x"}, {"a": float("nan")}, {1: 2, "a": object()}])
+def test_a_spec_that_is_not_json_is_refused(photos, spec):
+    vlm = Writes()
+    vlm.own = spec
+    with pytest.raises(cs.ModelError, match="a dict of JSON values"):
+        photos.caption(vlm, progress=False)
+    assert photos.info()["captioners"] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 0}, {"batch_size": 2.5}, {"max_tokens": -1}, {"max_tokens": "9"}, {"prompt": 5}],
+)
+def test_wrong_options_are_refused(photos, options):
+    with pytest.raises(QueryError, match=r"whole number from 1|is a text"):
+        photos.caption(Writes(), progress=False, **options)
+
+
+def test_any_text_can_be_kept(photos):
+    texts = [
+        "cut \ud83d",
+        "a\0b",
+        "x" * 1_000_000,
+        "<b>&amp;</b>",
+        "'; DROP TABLE captions; --",
+        "\x1b[31m",
+        "ok",
+    ]
+    photos.caption(Writes(enumerate(texts)), progress=False)
+    expected = ["cut ?", "a b", *texts[2:]]
+    assert captions(photos) == dict(zip(NAMES, expected, strict=True))
+    assert photos.verify().ok
+    json.dumps(photos.search("red", k=7).to_dicts()).encode()
+
+
+def test_a_disk_that_is_not_there_blames_no_picture(photos, folder):
+    folder.rename(folder.with_name("away"))
+    report = photos.caption(Writes(), progress=False)
+    assert (report.captioned, len(report.failed)) == (0, 7)
+    folder.with_name("away").rename(folder)
+    assert photos.caption(Writes(), progress=False).captioned == 7
+
+
+def test_thousands_of_captions_get_their_vectors_as_documents(tmp_path):
+    roles = []
+
+    class Listens(ColourEncoder):
+        def encode_texts(self, texts, *, role="query"):
+            roles.append((role, len(texts)))
+            return super().encode_texts(texts)
+
+    with cs.Collection(tmp_path / "many", model=ColourEncoder()) as photos:
+        photos.add([("one", Image.new("RGB", (8, 8), "red"))], progress=False)
+        store = photos._store
+        with writing(store) as writer, writer.transaction() as db:
+            rows = [(number, number.to_bytes(8, "big")) for number in range(100, 5200)]
+            db.executemany("INSERT INTO contents (id, sha256, facts) VALUES (?, ?, '{}')", rows)
+        with writing(store) as writer:
+            captioner = make_captioner(writer, {"model": "m", "prompt": None})
+            with writer.transaction() as db:
+                write_captions(db, captioner, {number: "red" for number, _ in rows}, {})
+        assert photos.encode_captions(Listens(), progress=False) == 5100
+        assert {role for role, _ in roles} == {"document"} and sum(count for _, count in roles) == 5100
+        photos.remove_captions("m")
+        assert store.rows("SELECT count(*) FROM segments") == [(1,)]

@@ -1,5 +1,6 @@
 """A second look: who is judged, in what order hits come out, what is kept, and what goes wrong."""
 
+import json
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -138,6 +139,11 @@ def test_a_perfect_scorer_reaches_the_ceiling_and_the_evaluation_says_so(photos)
     )
     truth["red"] = 1
     assert photos.evaluate_rerank(queries, relevant, [stage], k=1).after["R@1"] == 0.0
+
+
+def test_before_is_the_order_of_the_first_stage_equal_scores_too(photos):
+    told = photos.evaluate_rerank(["red"], [[6]], [Scorer(depth=7)])  # magenta, as like red as yellow is
+    assert told.before["MRR"] == pytest.approx(1 / 3)
 
 
 def test_right_answers_may_be_named_by_id_path_or_hit(photos, folder, monkeypatch):
@@ -289,6 +295,12 @@ def test_a_stage_that_says_what_cannot_be_is_refused_before_anything_is_asked(ph
     assert scorer.asked == []
 
 
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3"])
+def test_k_is_checked_with_stages_too(photos, k):
+    with pytest.raises(QueryError, match="k is how many"):
+        photos.search("red", k=k, stages=[Scorer()])
+
+
 def test_stages_are_for_texts_and_are_rerankers(photos):
     with pytest.raises(QueryError, match="give a query"):
         photos.search(item=1, stages=[Scorer()])
@@ -304,7 +316,8 @@ def test_stages_are_for_texts_and_are_rerankers(photos):
 
 def test_an_empty_collection_and_an_empty_answer_are_no_trouble(photos, tmp_path):
     with cs.Collection(tmp_path / "empty", model=ColourEncoder()) as empty:
-        assert len(empty.search("red", stages=[Scorer()])) == 0
+        hybrid = CaptionReranker(ColourEncoder(), retrieve=True)
+        assert len(empty.search("red", stages=[Scorer(), hybrid])) == 0
     assert len(photos.search("red", where="width > 999", stages=[Scorer()])) == 0
 
 
@@ -346,6 +359,40 @@ def test_what_could_not_be_judged_is_asked_again(photos, cache):
     assert scorer.asked[1:] == [[4]]
 
 
+def test_scorers_of_two_classes_share_no_judgement(photos, cache):
+    class Negated(Scorer):
+        pass
+
+    first = Scorer(depth=7, spec=lambda: {"version": 1})
+    photos.search("red", stages=[first])
+    second = Negated(lambda n: -n, depth=7, spec=lambda: {"version": 1})
+    found = photos.search("red", k=7, stages=[second])
+    assert {int(hit.key[0]): hit.judgements[0].score for hit in found} == {n: -float(n) for n in range(7)}
+
+
+def test_a_judgement_of_a_caption_is_of_that_caption(photos, cache):
+    class Length(Scorer):
+        needs = "caption"
+
+        def score(self, query, candidates):
+            return [len(candidate.caption) for candidate in candidates]
+
+    def scores():
+        stage = Length(depth=7, spec=dict)
+        return {hit.judgements[0].score for hit in photos.search("red", k=7, stages=[stage])}
+
+    class Says(ColourVLM):
+        def __init__(self, text):
+            self.model_id = self.text = text
+
+        def generate(self, images, prompt=None, *, max_tokens=64):
+            return [self.text for _ in images]
+
+    for text in ("five!", "two"):
+        photos.caption(Says(text), progress=False)
+        assert scores() == {len(text)}
+
+
 def test_a_scorer_without_a_spec_is_always_asked(photos, cache):
     scorer = Scorer(depth=7)
     photos.search("red", stages=[scorer])
@@ -377,8 +424,17 @@ def test_the_question_is_ones_own_and_the_query_may_hold_anything(photos):
     own = {"prompt": "{query}? 예/아니요", "yes": ["예"], "no": ["아니요"]}
     photos.search("a {query} %s {0} red", stages=[YesNoReranker(Listens(), **own)])
     assert asked == [("a {query} %s {0} red? 예/아니요", ["예"], ["아니요"])]
-    specs = [YesNoReranker(Listens(), **options).spec() for options in (own, {}, {"prompt": "x"})]
-    assert len({str(sorted(spec.items())) for spec in specs}) == 3
+    options = [own, {}, {"prompt": "x"}, {"yes": ["ja"]}, {"no": ["nein"]}]
+    specs = [YesNoReranker(Listens(), **each).spec() for each in options]
+
+    class Newer(Listens):
+        def spec(self):
+            return {"version": 2}
+
+    specs.append(YesNoReranker(Newer()).spec())
+    assert len({json.dumps(spec, sort_keys=True) for spec in specs}) == 6
+    with pytest.raises(QueryError, match="lists of spellings, got 'yes'"):
+        YesNoReranker(Listens(), yes="yes")
 
 
 def test_a_model_that_does_not_answer_the_question_is_told_of_once(photos, caplog):

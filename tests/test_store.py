@@ -287,6 +287,34 @@ def test_threads_that_begin_and_end_while_others_close_disturb_nobody(photos):
     assert len({str(rows) for rows in found}) == 1
 
 
+def test_closing_waits_for_who_adds_and_searches(photos, tmp_path):
+    """Else SQLite ends the whole process, so another one tries it."""
+    code = """
+import threading, time
+photos = cs.Collection(Path(sys.argv[1]), model=ColourEncoder())
+folder, stop, wrong = Path(sys.argv[2]), time.monotonic() + 4, []
+def again(what, pause=0.0):
+    def run():
+        while time.monotonic() < stop and not wrong:
+            try:
+                what()
+            except Exception as error:
+                wrong.append(repr(error))
+            time.sleep(pause)
+    return threading.Thread(target=run)
+threads = [
+    again(lambda: photos.add(folder, progress=False)), again(lambda: photos.search("red")),
+    again(lambda: photos.paths(where="width > 1")), again(photos.close, 0.001),
+]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(wrong)
+"""
+    with another(code, photos.path, paint(tmp_path / "p", 12)) as process:
+        assert process.said == "[]"
+        assert process.wait(30) == 0
+
+
 PROBE = """
 from contextlib import suppress
 db = __import__("sqlite3").connect(sys.argv[1] + "/items.sqlite", timeout=0, isolation_level=None)

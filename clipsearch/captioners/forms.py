@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 VERSION = 1  # of the words below; raise it with them, since answers are kept under it
 CAPTION = "Describe this picture in one or two sentences. Say what is to be seen, and where."
 
-_REFUSALS = (ValueError, ZeroDivisionError)  # of a picture, by processors: far too narrow, too large, …
+REFUSALS = (ValueError, ZeroDivisionError)  # of a picture, by processors: far too narrow, too large, …
 
 
 class Form(NamedTuple):
@@ -124,7 +124,7 @@ class Asker:
             return make()
         except TemplateError as error:
             raise ModelError(f"the chat template of {self._model_id!r} fails: {error}") from error
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise ImageError(f"{self._model_id} refuses it: {error}") from error
 
     def _plain(self, text: str) -> str:

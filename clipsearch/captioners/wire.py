@@ -23,7 +23,7 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from ipaddress import ip_address
 from typing import NamedTuple, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..errors import ImageError, ServerError
@@ -31,6 +31,7 @@ from ..errors import ImageError, ServerError
 T = TypeVar("T")
 
 CONNECT = 10.0  # seconds to be let in: a thread that waits for that cannot be stopped
+TELLING = 6  # characters of a value in a url from which it may be a secret
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between tries
 LONGEST_ASKED = 60.0  # seconds of a Retry-After that are waited at most
 LARGEST = 16_000_000  # bytes of an answer
@@ -120,7 +121,10 @@ class Wire:
         self._parts, self._timeout, self._retries = parts, timeout, retries
         self._target = f"{parts.path}/chat/completions" + (f"?{parts.query}" if parts.query else "")
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        self._secrets = [_secret(text) for text in (api_key, parts.password, parts.query) if text]
+        parameters = [value for _, value in parse_qsl(parts.query) if len(value) >= TELLING]
+        login = [unquote(parts.password), _basic(parts).split()[1]] if parts.password else []
+        secrets = (api_key, parts.password, parts.query, *parameters, *login)
+        self._secrets = sorted({_secret(text) for text in secrets if text}, key=len, reverse=True)
         if api_key:
             self._headers["Authorization"] = f"Bearer {_secret(api_key)}"
         elif parts.username:

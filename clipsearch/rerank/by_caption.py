@@ -8,10 +8,11 @@ import numpy.typing as npt
 
 from ..encoders import AnyModel, load_encoder, resolve
 from ..encoders.names import short
-from ..query import cached
+from ..query import FILE, cached
 from ..types import Candidate, Embeddings, Encoder, Role, as_embeddings, fingerprint_of
 from .fusion import WEIGHT, How
 
+CAPTIONS = "captions.sqlite"  # a file of their own: they would push out what people ask
 TEXT_MODEL = "st:sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -67,7 +68,11 @@ class CaptionReranker:
         encoder = self.encoder
         fingerprint = fingerprint_of(encoder)
         key = (f"{encoder.model_id} {role}", encoder.dim if fingerprint else 0, fingerprint)
-        return cached(key, texts, lambda some: as_embeddings(encoder.encode_texts(some, role=role)))
+        vectors = partial(self._vectors, role=role)
+        return cached(key, texts, vectors, file=FILE if role == "query" else CAPTIONS)
+
+    def _vectors(self, texts: Sequence[str], role: Role) -> Embeddings:
+        return as_embeddings(self.encoder.encode_texts(texts, role=role))
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> npt.NDArray[np.float32]:
         """Cosines of n captions to the query, float32 (n,)."""

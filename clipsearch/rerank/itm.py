@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..captioners.checkpoint import Checkpoint
+from ..captioners.forms import REFUSALS
 from ..encoders.device import in_batches
 from ..encoders.names import short
-from ..errors import ModelError
+from ..errors import ImageError, ModelError
 from ..types import Candidate
+from .fusion import WEIGHT, How
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,7 @@ class ItmReranker:
         depth: how many of the best it is asked for.
         budget: seconds after which no more are asked for; None: all.
         weight: of its scores beside the first stage's, 0 to 1.
+        how: they are fused, "z" or "rrf"; see `fused`.
         batch_size: how many pictures at a time; halved by itself when the device's memory does not suffice.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         precision: "auto", "fp32", "bf16", "fp16".
@@ -50,12 +53,14 @@ class ItmReranker:
         *,
         depth: int = 20,
         budget: float | None = None,
-        weight: float = 0.3,
+        weight: float = WEIGHT,
+        how: How = "z",
         batch_size: int = 8,
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
-        self.depth, self.budget, self.weight, self.batch_size = depth, budget, weight, batch_size
+        self.depth, self.budget, self.weight, self.how = depth, budget, weight, how
+        self.batch_size = batch_size
         self._checkpoint = Checkpoint(model, device=device, precision=precision)
         self._lock = threading.RLock()
         self._parts: tuple[Any, Any] | None = None
@@ -121,7 +126,10 @@ class ItmReranker:
         new = {one.sha256: one for one in candidates if one.sha256 not in self._seen}
         if new:
             pictures = [one.image() for one in new.values()]
-            pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+            try:
+                pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+            except REFUSALS as error:
+                raise ImageError(f"the model's processor refuses it: {error}") from error
             with torch.inference_mode():
                 features = model.vision_model(pixels.to(model.device, model.dtype)).last_hidden_state
             self._seen.update(zip(new, features, strict=True))

@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..captioners.checkpoint import Checkpoint
+from ..captioners.forms import REFUSALS
 from ..encoders.device import in_batches
 from ..encoders.names import short
 from ..encoders.whole import check_whole
-from ..errors import ModelError
+from ..errors import ImageError, ModelError
 from ..types import Candidate
+from .fusion import WEIGHT, How
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -32,6 +34,7 @@ class PairReranker:
         depth: how many of the best it is asked for.
         budget: seconds after which no more are asked for; None: all.
         weight: of its scores beside the first stage's, 0 to 1.
+        how: they are fused, "z" or "rrf"; see `fused`.
         batch_size: how many pictures at a time; halved by itself when the device's memory does not suffice.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         precision: "auto", "fp32", "bf16", "fp16".
@@ -48,12 +51,14 @@ class PairReranker:
         *,
         depth: int = 20,
         budget: float | None = None,
-        weight: float = 0.3,
+        weight: float = WEIGHT,
+        how: How = "z",
         batch_size: int = 8,
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
-        self.depth, self.budget, self.weight, self.batch_size = depth, budget, weight, batch_size
+        self.depth, self.budget, self.weight, self.how = depth, budget, weight, how
+        self.batch_size = batch_size
         self._checkpoint = Checkpoint(model, device=device, precision=precision)
         self._lock = threading.RLock()
         self._model: CrossEncoder | None = None
@@ -180,7 +185,10 @@ def _predict(model: "CrossEncoder", pairs: list[Any]) -> Scores:
     import torch
 
     raw = torch.nn.Identity()
-    scores = model.predict(pairs, batch_size=len(pairs), show_progress_bar=False, activation_fn=raw)
+    try:
+        scores = model.predict(pairs, batch_size=len(pairs), show_progress_bar=False, activation_fn=raw)
+    except REFUSALS as error:
+        raise ImageError(f"the model's processor refuses it: {error}") from error
     return np.asarray(scores, dtype=np.float64)
 
 

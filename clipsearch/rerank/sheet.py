@@ -1,6 +1,7 @@
 """All candidates on one picture: a strong model lists them, best first, in a single call."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ..captioners import load_vlm
 from ..encoders.names import short
 from ..errors import ImageError, ServerError
 from ..types import VLM, Candidate
@@ -37,7 +39,7 @@ class SheetReranker:
     are not kept: there is no `spec`.
 
     Args:
-        vlm: who looks at the sheet.
+        vlm: who looks at the sheet: a model, or what names one in `YesNoReranker`.
         depth: how many of the best are on it; with more, each is smaller.
         weight: of its order beside the first stage's scores, 0 to 1.
     """
@@ -47,6 +49,10 @@ class SheetReranker:
     depth: int = 20
     weight: float = 0.3
     needs: ClassVar[str] = "pixels"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.vlm, str | os.PathLike):
+            object.__setattr__(self, "vlm", load_vlm(self.vlm))
 
     @property
     def name(self) -> str:

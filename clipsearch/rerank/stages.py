@@ -49,7 +49,8 @@ class Stage:
         if isinstance(reranker, type) or not callable(getattr(reranker, "score", None)):
             hint = "; wrap it in a YesNoReranker" if hasattr(reranker, "log_odds") else ""
             raise QueryError(f"found {reranker!r}; expected a reranker, an object that has `score`{hint}")
-        spec = getattr(reranker, "spec", None)
+        spec, own = getattr(reranker, "spec", None), type(reranker)
+        kind = f"{own.__module__}.{own.__qualname__}"
         stage = cls(
             reranker,
             str(getattr(reranker, "name", type(reranker).__name__)),
@@ -59,7 +60,7 @@ class Stage:
             getattr(reranker, "how", "z"),
             getattr(reranker, "batch_size", BATCH),
             getattr(reranker, "needs", "pixels"),
-            spec() if callable(spec) else None,
+            {"reranker": kind, "spec": spec()} if callable(spec) else None,
         )
         stage._check()
         return stage

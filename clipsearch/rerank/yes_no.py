@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..captioners import load_vlm
 from ..encoders.names import short
-from ..errors import ModelError
+from ..errors import ModelError, QueryError
 from ..types import VLM, Candidate
 from .fusion import WEIGHT, How
 
@@ -64,6 +64,8 @@ class YesNoReranker:
             device: of a local model, see `Collection`.
             precision: likewise.
         """
+        if isinstance(yes, str) or isinstance(no, str):
+            raise QueryError(f"yes and no are lists of spellings, got {yes!r} and {no!r}")
         self._vlm = load_vlm(vlm, device=device, precision=precision)
         self.depth, self.budget, self.weight, self.how = depth, budget, weight, how
         self.batch_size = batch_size
@@ -82,7 +84,7 @@ class YesNoReranker:
     def spec(self) -> Mapping[str, Any]:
         """All that decides a score."""
         words = {"prompt": self._prompt, "yes": self._yes, "no": self._no}
-        return {"model": self._vlm.model_id, **self._vlm.spec(), **words}
+        return {"model": self._vlm.model_id, "vlm": dict(self._vlm.spec()), **words}
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> Numbers:
         """Log-odds of yes for n pictures, float64 (n,)."""
