@@ -33,6 +33,7 @@ from .encoders.names import short
 from .errors import (
     CollectionError,
     ImageError,
+    LockedError,
     ModelError,
     ModelMismatchError,
     QueryError,
@@ -304,37 +305,40 @@ def _batches(items: Iterable[_Loaded], size: int) -> Iterator[list[_Loaded]]:
 def vectors_in_use(store: Store, encoder: Encoder) -> Space:
     """The space of a text model's vectors of the captions in use; those that it lacks are encoded now.
 
+    While another process writes, those that are there are taken.
+
     Raises:
         CollectionError: there are no captions, or some lack a vector and the collection may not be changed.
-        LockedError: some lack a vector, and another process is writing to the collection.
+        LockedError: none has a vector, and another process is writing to the collection.
         ModelMismatchError: they were made with other weights.
     """
-    captioner = in_use(store)
-    if captioner is None:
-        raise CollectionError(f"{store.path} has no captions yet; write some with caption()")
+    captioner = _in_use(store)
     space = find_vectors(store, captioner, encoder.model_id)
-    if space is not None:
-        _check_weights(store, space, encoder)
-        have, _ = written(store, captioner)
-        if not len(np.setdiff1d(have, store.snapshot(space).contents)):
-            return space
+    if space is not None and _is_complete(store, captioner, space, encoder):
+        return space
     if store.read_only:
         raise CollectionError(
             f"captions of {store.path} have no vectors of {short(encoder.model_id)} yet, and it may not be "
             "changed now: run `clipsearch caption DIR --vectors MODEL`, or encode_captions(model), first"
         )
-    return fill_vectors(store, captioner, encoder)
+    try:
+        return fill_vectors(store, encoder)
+    except LockedError:
+        if space is None:
+            raise
+        return space
 
 
-def fill_vectors(
-    store: Store, captioner: Captioner, encoder: Encoder, *, progress: bool | None = None
-) -> Space:
-    """The space of a text model's vectors of all captions of a captioner; those that it lacks are encoded.
+def fill_vectors(store: Store, encoder: Encoder, *, progress: bool | None = None) -> Space:
+    """The same, shown by a bar.
 
     Raises:
+        CollectionError: there are no captions.
         LockedError: another process is writing to the collection.
+        ModelMismatchError: there are vectors of other weights.
     """
     with writing(store) as writer, progress_bar("vectors", progress, unit="captions") as bar:
+        captioner = _in_use(store)  # as it is now that nobody else may change it
         space = find_vectors(store, captioner, encoder.model_id) or make_vectors(
             writer,
             captioner,
@@ -351,6 +355,19 @@ def fill_vectors(
                 writer.append(space, [content for content, _ in part], vectors)
             bar.update(len(part))
     return space
+
+
+def _in_use(store: Store) -> Captioner:
+    captioner = in_use(store)
+    if captioner is None:
+        raise CollectionError(f"{store.path} has no captions yet; write some with caption()")
+    return captioner
+
+
+def _is_complete(store: Store, captioner: Captioner, space: Space, encoder: Encoder) -> bool:
+    _check_weights(store, space, encoder)
+    have, _ = written(store, captioner)
+    return not len(np.setdiff1d(have, store.snapshot(space).contents))
 
 
 def _check_weights(store: Store, space: Space, encoder: Encoder) -> None:

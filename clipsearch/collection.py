@@ -15,7 +15,7 @@ import numpy.typing as npt
 from . import captioning, upkeep
 from .captioners import load_vlm
 from .captioning import CaptionReport
-from .captions import Captioner, captioners, drop_captioner, find_captioner, in_use, use_captioner, written
+from .captions import Captioner, captioners, drop_captioner, find_captioner, use_captioner, written
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
 from .filters import Selection
@@ -602,10 +602,7 @@ class Collection:
         Raises:
             CollectionError: there are no captions.
         """
-        captioner, encoder = in_use(self._store), load_encoder(text_model)
-        if captioner is None:
-            raise CollectionError(f"{self.path} has no captions yet; write some with caption()")
-        space = captioning.fill_vectors(self._store, captioner, encoder, progress=progress)
+        space = captioning.fill_vectors(self._store, load_encoder(text_model), progress=progress)
         return len(self._store.snapshot(space))
 
     def use_captions(self, captioner: str | int) -> None:
