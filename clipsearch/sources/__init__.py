@@ -13,12 +13,15 @@ from .disk import absolute, native
 from .folder import FolderSource, has_magic, split_pattern
 from .given import IteratorSource, ListSource, read_list
 from .names import is_picture
+from .shards import is_pattern
+from .tar import TarSource, is_tar
 
 __all__ = [
     "FolderSource",
     "IteratorSource",
     "ListSource",
     "SourceSpec",
+    "TarSource",
     "ZipSource",
     "absolute",
     "open_source",
@@ -30,8 +33,8 @@ SourceSpec: TypeAlias = "str | os.PathLike[str] | Source | Iterable[Any]"
 
 _MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # of `Source`
 _EXPECTED = (
-    "expected a folder, a glob pattern, a zip file, a .txt file with a path on each line, a picture, "
-    "a list of paths, or (key, picture) pairs"
+    "expected a folder, a glob pattern, a zip or tar file, tar files such as 'shards/{00000..00099}.tar', "
+    "a .txt file with a path on each line, a picture, a list of paths, or (key, picture) pairs"
 )
 
 
@@ -40,7 +43,8 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
 
     Args:
         spec: a folder; a glob pattern, where `**` goes down folders, of which the files named like
-            pictures count; a zip file; a `.txt` file of paths; a picture; paths; (key, PIL image or
+            pictures count; a zip or tar file, or a pattern of tar files, where `{00000..00099}` counts;
+            a `.txt` file of paths; a picture; paths; (key, PIL image or
             bytes) pairs; or an object with the methods of `Source`. `~` is expanded, and what exists
             under a name with glob characters is taken by that name. Iterables are looked into.
         exclude: fnmatch patterns of keys, file names or folder names to leave out.
@@ -83,9 +87,8 @@ def restore(kind: str, root: str, options: Mapping[str, Any]) -> Source:
     Raises:
         SourceError: a "glob" whose root is no pattern, or a root that is empty.
     """
-    makers: dict[str, Callable[..., Source]] = {"folder": FolderSource, "glob": _glob, "zip": ZipSource}
-    if kind in makers:
-        return makers[kind](root, **options)
+    if kind in _MAKERS:
+        return _MAKERS[kind](root, **options)
     if kind == ListSource.kind:
         return ListSource()
     past = IteratorSource()
@@ -98,6 +101,8 @@ def _open_path(path: str, exclude: Sequence[str]) -> Source:
         return FolderSource(path, exclude=exclude)
     if os.path.isfile(native(path)):
         return _open_file(path, exclude)
+    if is_pattern(path) and path.lower().endswith(".tar"):
+        return TarSource(path, exclude=exclude)
     if has_magic(path):
         return _glob(path, exclude=exclude)
     raise SourceError(f"found nothing to read at {path!r}; {_EXPECTED}; is its disk connected?")
@@ -110,6 +115,8 @@ def _open_file(path: str, exclude: Sequence[str]) -> Source:
         return ListSource(read_list(path), exclude=exclude)
     if is_zipfile(native(path)):
         return ZipSource(path, exclude=exclude)
+    if is_tar(path):
+        return TarSource(path, exclude=exclude)
     raise SourceError(f"found a file that is none of these at {path!r}; {_EXPECTED}")
 
 
@@ -125,3 +132,11 @@ def _open_iterable(spec: Iterable[Any], exclude: Sequence[str]) -> Source:
 def _glob(pattern: str, exclude: Iterable[str] = ()) -> FolderSource:
     folder, parts = split_pattern(pattern)
     return FolderSource(folder, pattern=parts, exclude=exclude)
+
+
+_MAKERS: dict[str, Callable[..., Source]] = {
+    "folder": FolderSource,
+    "glob": _glob,
+    "tar": TarSource,
+    "zip": ZipSource,
+}
