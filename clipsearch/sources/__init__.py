@@ -14,6 +14,7 @@ from .folder import FolderSource, has_magic, split_pattern
 from .given import IteratorSource, ListSource, read_list
 from .names import is_picture
 from .shards import is_pattern
+from .table import TableSource, is_table
 from .tar import TarSource, is_tar
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "IteratorSource",
     "ListSource",
     "SourceSpec",
+    "TableSource",
     "TarSource",
     "ZipSource",
     "absolute",
@@ -34,7 +36,8 @@ SourceSpec: TypeAlias = "str | os.PathLike[str] | Source | Iterable[Any]"
 _MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # of `Source`
 _EXPECTED = (
     "expected a folder, a glob pattern, a zip or tar file, tar files such as 'shards/{00000..00099}.tar', "
-    "a .txt file with a path on each line, a picture, a list of paths, or (key, picture) pairs"
+    "a .csv, .jsonl, .parquet or COCO .json file that names pictures, a .txt file with a path on each line, "
+    "a picture, a list of paths, or (key, picture) pairs"
 )
 
 
@@ -44,7 +47,8 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
     Args:
         spec: a folder; a glob pattern, where `**` goes down folders, of which the files named like
             pictures count; a zip or tar file, or a pattern of tar files, where `{00000..00099}` counts;
-            a `.txt` file of paths; a picture; paths; (key, PIL image or
+            a `.txt` file of paths; a table of them, `.csv`, `.tsv`, `.jsonl` or `.parquet`, or COCO's
+            `.json`; a picture; paths; (key, PIL image or
             bytes) pairs; or an object with the methods of `Source`. `~` is expanded, and what exists
             under a name with glob characters is taken by that name. Iterables are looked into.
         exclude: fnmatch patterns of keys, file names or folder names to leave out.
@@ -113,6 +117,8 @@ def _open_file(path: str, exclude: Sequence[str]) -> Source:
         return ListSource([path], exclude=exclude)
     if path.lower().endswith(".txt"):
         return ListSource(read_list(path), exclude=exclude)
+    if is_table(path):
+        return TableSource(path, exclude=exclude)
     if is_zipfile(native(path)):
         return ZipSource(path, exclude=exclude)
     if is_tar(path):
@@ -137,6 +143,7 @@ def _glob(pattern: str, exclude: Iterable[str] = ()) -> FolderSource:
 _MAKERS: dict[str, Callable[..., Source]] = {
     "folder": FolderSource,
     "glob": _glob,
+    "table": TableSource,
     "tar": TarSource,
     "zip": ZipSource,
 }
