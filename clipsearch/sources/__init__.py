@@ -13,6 +13,7 @@ from .disk import absolute, native
 from .folder import FolderSource, has_magic, split_pattern
 from .given import IteratorSource, ListSource, read_list
 from .names import is_picture
+from .parquet import ParquetSource, has_pictures
 from .shards import is_pattern
 from .table import TableSource, is_table
 from .tar import TarSource, is_tar
@@ -21,6 +22,7 @@ __all__ = [
     "FolderSource",
     "IteratorSource",
     "ListSource",
+    "ParquetSource",
     "SourceSpec",
     "TableSource",
     "TarSource",
@@ -35,7 +37,7 @@ SourceSpec: TypeAlias = "str | os.PathLike[str] | Source | Iterable[Any]"
 
 _MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # of `Source`
 _EXPECTED = (
-    "expected a folder, a glob pattern, a zip or tar file, tar files such as 'shards/{00000..00099}.tar', "
+    "expected a folder, a glob pattern, a zip, tar or Parquet file, shards such as 'x/{00000..00099}.tar', "
     "a .csv, .jsonl, .parquet or COCO .json file that names pictures, a .txt file with a path on each line, "
     "a picture, a list of paths, or (key, picture) pairs"
 )
@@ -46,11 +48,11 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
 
     Args:
         spec: a folder; a glob pattern, where `**` goes down folders, of which the files named like
-            pictures count; a zip or tar file, or a pattern of tar files, where `{00000..00099}` counts;
-            a `.txt` file of paths; a table of them, `.csv`, `.tsv`, `.jsonl` or `.parquet`, or COCO's
-            `.json`; a picture; paths; (key, PIL image or
-            bytes) pairs; or an object with the methods of `Source`. `~` is expanded, and what exists
-            under a name with glob characters is taken by that name. Iterables are looked into.
+            pictures count; a zip, tar or Parquet file, or a pattern of tar or Parquet files, where
+            `{00000..00099}` counts; a `.csv`, `.tsv`, `.jsonl` or `.parquet` table that names pictures, or
+            COCO's `.json`; a `.txt` file of paths; a picture; paths; (key, PIL image or bytes) pairs; or an
+            object with the methods of `Source`. `~` is expanded, and what exists under a name with glob
+            characters is taken by that name. Iterables are looked into.
         exclude: fnmatch patterns of keys, file names or folder names to leave out.
 
     Raises:
@@ -107,6 +109,8 @@ def _open_path(path: str, exclude: Sequence[str]) -> Source:
         return _open_file(path, exclude)
     if is_pattern(path) and path.lower().endswith(".tar"):
         return TarSource(path, exclude=exclude)
+    if is_pattern(path) and path.lower().endswith(".parquet"):
+        return ParquetSource(path, exclude=exclude)
     if has_magic(path):
         return _glob(path, exclude=exclude)
     raise SourceError(f"found nothing to read at {path!r}; {_EXPECTED}; is its disk connected?")
@@ -117,6 +121,8 @@ def _open_file(path: str, exclude: Sequence[str]) -> Source:
         return ListSource([path], exclude=exclude)
     if path.lower().endswith(".txt"):
         return ListSource(read_list(path), exclude=exclude)
+    if path.lower().endswith(".parquet") and has_pictures(path):
+        return ParquetSource(path, exclude=exclude)
     if is_table(path):
         return TableSource(path, exclude=exclude)
     if is_zipfile(native(path)):
@@ -143,6 +149,7 @@ def _glob(pattern: str, exclude: Iterable[str] = ()) -> FolderSource:
 _MAKERS: dict[str, Callable[..., Source]] = {
     "folder": FolderSource,
     "glob": _glob,
+    "parquet": ParquetSource,
     "table": TableSource,
     "tar": TarSource,
     "zip": ZipSource,
