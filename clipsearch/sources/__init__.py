@@ -9,6 +9,7 @@ from zipfile import is_zipfile
 from ..errors import SourceError
 from ..types import Source
 from .archive import ZipSource
+from .dataset import DatasetSource, is_dataset
 from .disk import absolute, native
 from .folder import FolderSource, has_magic, split_pattern
 from .given import IteratorSource, ListSource, read_list
@@ -19,6 +20,7 @@ from .table import TableSource, is_table
 from .tar import TarSource, is_tar
 
 __all__ = [
+    "DatasetSource",
     "FolderSource",
     "IteratorSource",
     "ListSource",
@@ -39,7 +41,7 @@ _MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # 
 _EXPECTED = (
     "expected a folder, a glob pattern, a zip, tar or Parquet file, shards such as 'x/{00000..00099}.tar', "
     "a .csv, .jsonl, .parquet or COCO .json file that names pictures, a .txt file with a path on each line, "
-    "a picture, a list of paths, or (key, picture) pairs"
+    "a picture, a list of paths, a datasets.Dataset, or (key, picture) pairs"
 )
 
 
@@ -50,9 +52,9 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
         spec: a folder; a glob pattern, where `**` goes down folders, of which the files named like
             pictures count; a zip, tar or Parquet file, or a pattern of tar or Parquet files, where
             `{00000..00099}` counts; a `.csv`, `.tsv`, `.jsonl` or `.parquet` table that names pictures, or
-            COCO's `.json`; a `.txt` file of paths; a picture; paths; (key, PIL image or bytes) pairs; or an
-            object with the methods of `Source`. `~` is expanded, and what exists under a name with glob
-            characters is taken by that name. Iterables are looked into.
+            COCO's `.json`; a `.txt` file of paths; a picture; paths; (key, PIL image or bytes) pairs or
+            `Item`s; a `datasets.Dataset`; or an object with the methods of `Source`. `~` is expanded, and
+            what exists under a name with glob characters is taken by that name. Iterables are looked into.
         exclude: fnmatch patterns of keys, file names or folder names to leave out.
 
     Raises:
@@ -61,6 +63,8 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
     if isinstance(spec, (str, os.PathLike)):
         return _open_path(absolute(spec), patterns)
+    if is_dataset(spec):
+        return DatasetSource(spec, exclude=patterns)
     lacking = [name for name in _MEMBERS if not hasattr(spec, name)]
     if not lacking:
         if patterns:
@@ -93,6 +97,8 @@ def restore(kind: str, root: str, options: Mapping[str, Any]) -> Source:
     Raises:
         SourceError: a "glob" whose root is no pattern, or a root that is empty.
     """
+    if kind == DatasetSource.kind and "files" in options:
+        return DatasetSource.again(root, **options)
     if kind in _MAKERS:
         return _MAKERS[kind](root, **options)
     if kind == ListSource.kind:

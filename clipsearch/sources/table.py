@@ -139,6 +139,8 @@ def plain_columns(schema: Any) -> list[str]:
     def is_plain(kind: Any) -> bool:
         if pyarrow.types.is_struct(kind):
             return all(is_plain(kind.field(place).type) for place in range(kind.num_fields))
+        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+            return is_plain(kind.value_type)
         bytes_like = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
         return not (bytes_like or pyarrow.types.is_fixed_size_binary(kind))
 
