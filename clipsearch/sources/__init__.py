@@ -15,6 +15,7 @@ from .folder import FolderSource, has_magic, split_pattern
 from .given import IteratorSource, ListSource, read_list
 from .names import is_picture
 from .parquet import ParquetSource, has_pictures
+from .remote import RemoteSource
 from .shards import is_pattern
 from .table import TableSource, is_table
 from .tar import TarSource, is_tar
@@ -25,6 +26,7 @@ __all__ = [
     "IteratorSource",
     "ListSource",
     "ParquetSource",
+    "RemoteSource",
     "SourceSpec",
     "TableSource",
     "TarSource",
@@ -39,9 +41,9 @@ SourceSpec: TypeAlias = "str | os.PathLike[str] | Source | Iterable[Any]"
 
 _MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # of `Source`
 _EXPECTED = (
-    "expected a folder, a glob pattern, a zip, tar or Parquet file, shards such as 'x/{00000..00099}.tar', "
-    "a .csv, .jsonl, .parquet or COCO .json file that names pictures, a .txt file with a path on each line, "
-    "a picture, a list of paths, a datasets.Dataset, or (key, picture) pairs"
+    "expected a folder, a glob pattern, the URL of a folder, a zip, tar or Parquet file, shards such as "
+    "'x/{00000..00099}.tar', a .csv, .jsonl, .parquet or COCO .json file that names pictures, a .txt file "
+    "with a path on each line, a picture, a list of paths, a datasets.Dataset, or (key, picture) pairs"
 )
 
 
@@ -50,17 +52,20 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
 
     Args:
         spec: a folder; a glob pattern, where `**` goes down folders, of which the files named like
-            pictures count; a zip, tar or Parquet file, or a pattern of tar or Parquet files, where
-            `{00000..00099}` counts; a `.csv`, `.tsv`, `.jsonl` or `.parquet` table that names pictures, or
-            COCO's `.json`; a `.txt` file of paths; a picture; paths; (key, PIL image or bytes) pairs or
-            `Item`s; a `datasets.Dataset`; or an object with the methods of `Source`. `~` is expanded, and
-            what exists under a name with glob characters is taken by that name. Iterables are looked into.
+            pictures count; the URL of a folder that fsspec reads; a zip, tar or Parquet file, or a pattern
+            of tar or Parquet files, where `{00000..00099}` counts; a `.csv`, `.tsv`, `.jsonl` or `.parquet`
+            table that names pictures, or COCO's `.json`; a `.txt` file of paths; a picture; paths; (key, PIL
+            image or bytes) pairs or `Item`s; a `datasets.Dataset`; or an object with the methods of
+            `Source`. `~` is expanded, and what exists under a name with glob characters is taken by that
+            name. Iterables are looked into.
         exclude: fnmatch patterns of keys, file names or folder names to leave out.
 
     Raises:
         SourceError: there is nothing by that name, or it is no such thing.
     """
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
+    if isinstance(spec, str) and "://" in spec:
+        return RemoteSource(spec, exclude=patterns)
     if isinstance(spec, (str, os.PathLike)):
         return _open_path(absolute(spec), patterns)
     if is_dataset(spec):
@@ -156,6 +161,7 @@ _MAKERS: dict[str, Callable[..., Source]] = {
     "folder": FolderSource,
     "glob": _glob,
     "parquet": ParquetSource,
+    "remote": RemoteSource,
     "table": TableSource,
     "tar": TarSource,
     "zip": ZipSource,

@@ -9,7 +9,7 @@ from ..errors import ImageError
 from ..types import Item
 from .disk import read_file, stamp
 from .names import is_hidden
-from .sidecars import MAX_SIDECAR, Read, is_sidecar, known_from, sidecar_names
+from .sidecars import MAX_SIDECAR, Read, is_sidecar, known_from, sidecar_names, small
 from .table import Table, with_row
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as Hugging Face's ImageFolder reads
@@ -31,7 +31,7 @@ class Beside:
         """Note what a folder holds; yield each table that cannot be read whole, as an item that says why."""
         beside = [entry for entry in entries if is_sidecar(entry.name) and not is_hidden(entry.name)]
         keys = [(folder + entry.name, entry) for entry in beside]
-        self._sidecars = {_small(key): entry for key, entry in keys if not self._excluded(key)}
+        self._sidecars = {small(key): entry for key, entry in keys if not self._excluded(key)}
         for entry in entries:
             if entry.name in TABLES and not self._excluded(folder + entry.name):
                 table = Table(entry.path)
@@ -51,11 +51,6 @@ class Beside:
             item = Item(item.key, item.read, item.stamp and "-".join(stamps), known_from(sidecars))
         row = self._rows.pop(item.key, None)
         return item if row is None else with_row(item, row)
-
-
-def _small(key: str) -> str:
-    stem, ending = posixpath.splitext(key)
-    return stem + ending.lower()
 
 
 def _stamp(entry: "os.DirEntry[str]") -> str:

@@ -43,6 +43,12 @@ def is_sidecar(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
+def small(key: str) -> str:
+    """The key with its ending in small letters, as `sidecar_names` has them."""
+    stem, ending = posixpath.splitext(key)
+    return stem + ending.lower()
+
+
 def sidecar_names(key: str) -> list[tuple[str, str]]:
     """(ending, name) of all that may belong to a picture, names with the ending in small letters.
 

@@ -11,7 +11,7 @@ from ..types import Item
 from .disk import MAX_BYTES, absolute, native, stamp
 from .names import exclusion, is_hidden, is_picture
 from .shards import Shards
-from .sidecars import MAX_SIDECAR, is_sidecar, known_from, sidecar_names
+from .sidecars import MAX_SIDECAR, is_sidecar, known_from, sidecar_names, small
 
 BLOCK = 512  # bytes, of which a tar file is made
 
@@ -186,7 +186,7 @@ def _put(members: dict[str, Place], name: str, place: Place) -> None:
     if is_picture(name):
         members[name] = place
     elif place.size <= MAX_SIDECAR:
-        members[os.path.splitext(name)[0] + os.path.splitext(name)[1].lower()] = place
+        members[small(name)] = place
 
 
 def _is_wanted(name: str) -> bool:
