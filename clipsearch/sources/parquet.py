@@ -95,10 +95,11 @@ class ParquetSource:
             if self._shards.plain:
                 raise SourceError(f"cannot read the Parquet file {path!r}: {error}") from error
             self.lists_all = False
-            yield Item(self._shards.key(path, ""), partial(_fail, error))
+            yield Item(self._shards.own_key(path), partial(_fail, error))
             return
+        prefix = self._shards.prefix(path)
         for row in range(file.starts[-1]):
-            yield file.item(self._shards.key(path, str(row)), row)
+            yield file.item(f"{prefix}{row}", row)
 
 
 def has_pictures(path: str) -> bool:

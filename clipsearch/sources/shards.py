@@ -38,11 +38,13 @@ class Shards:
         found = [file for pattern in _expanded(self.root) for file in _matching(pattern)]
         return list(dict.fromkeys(found))
 
-    def key(self, file: str, inner: str) -> str:
-        """The key of what a file calls `inner`; "" stands for the file itself."""
-        if self.plain:
-            return inner or "/"
-        return f"{to_posix(os.path.relpath(file, self.folder))}/{inner}"
+    def prefix(self, file: str) -> str:
+        """What the keys of all that is in a file begin with."""
+        return "" if self.plain else f"{to_posix(os.path.relpath(file, self.folder))}/"
+
+    def own_key(self, file: str) -> str:
+        """A key for the file itself, which ends in "/"."""
+        return self.prefix(file) or "/"
 
     def split(self, key: str) -> tuple[str, str]:
         """The file and the name inside that a key stands for."""

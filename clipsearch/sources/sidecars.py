@@ -55,9 +55,9 @@ def sidecar_names(key: str) -> list[tuple[str, str]]:
     Those of its stem come last and win; before them those of all that stands before the first dot, which
     is what webdataset calls the key: a.json belongs to a.left.jpg and a.right.jpg.
     """
-    folder, name = posixpath.split(key)
-    first = posixpath.join(folder, name[0] + name[1:].split(".")[0])
-    stems = dict.fromkeys((first, posixpath.splitext(key)[0]))
+    stem = key[: key.rindex(".")]
+    first = key[: key.index(".", key.rfind("/") + 2)]  # a dot that a name begins with is part of it
+    stems = (stem,) if first == stem else (first, stem)
     return [(ending, stem + ending) for stem in stems for ending in ENDINGS]
 
 

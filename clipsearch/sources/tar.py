@@ -1,10 +1,11 @@
 """The pictures in tar files, webdataset's shards among them, read at their place and never unpacked."""
 
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 from ..errors import ImageError, SourceError
 from ..types import Item
@@ -14,6 +15,7 @@ from .shards import Shards
 from .sidecars import MAX_SIDECAR, is_sidecar, known_from, sidecar_names, small
 
 BLOCK = 512  # bytes, of which a tar file is made
+_OCTAL = re.compile(rb"[0-7]+[ \0]*").fullmatch
 
 
 class Place(NamedTuple):
@@ -83,7 +85,7 @@ class TarSource:
             listing = self._listing(file, _stamp(file))
         except (OSError, SourceError):
             return None
-        return self._item(file, listing, name) if name in listing.members else None
+        return _item(key, file, listing, name) if name in listing.members else None
 
     def path(self, key: str) -> str:
         """The tar file's path and the member's name."""
@@ -96,23 +98,41 @@ class TarSource:
             if self._shards.plain:
                 raise error if isinstance(error, SourceError) else _unreadable(file, error) from error
             self.lists_all = False
-            yield Item(self._shards.key(file, ""), partial(_fail, error))
+            yield Item(self._shards.own_key(file), partial(_fail, error))
             return
+        prefix = self._shards.prefix(file)
         for name in listing.members:
             if is_picture(name):
-                yield self._item(file, listing, name)
+                yield _item(prefix + name, file, listing, name)
         if listing.trouble:
             self.lists_all = False
-            yield Item(self._shards.key(file, ""), partial(_fail, ImageError(listing.trouble)), listing.stamp)
+            yield Item(self._shards.own_key(file), partial(_fail, ImageError(listing.trouble)), listing.stamp)
 
-    def _item(self, file: str, listing: Listing, name: str) -> Item:
-        sidecars = {
-            sidecar: (ending, partial(_read, file, listing.members[sidecar]))
-            for ending, sidecar in sidecar_names(name)
-            if sidecar in listing.members
-        }
-        read = partial(_read, file, listing.members[name])
-        return Item(self._shards.key(file, name), read, listing.stamp, known_from(sidecars))
+
+class Header(tarfile.TarInfo):
+    """A header, read without tarfile's care where it is one of the plainest, which most are."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Parse the 512 bytes of a header."""
+        name, size, checksum, kind = buf[:100], buf[124:136], buf[148:156], buf[156:157]
+        plain = kind == tarfile.REGTYPE and len(buf) == BLOCK and not buf[345]  # else the name goes on there
+        if not (plain and _OCTAL(size) and _OCTAL(checksum)):
+            return super().frombuf(buf, encoding, errors)
+        if sum(buf) - sum(checksum) + 8 * ord(" ") != int(checksum.rstrip(b" \0"), 8):
+            return super().frombuf(buf, encoding, errors)  # which knows other sums, and how to refuse it
+        header = cls(name.partition(b"\0")[0].decode(encoding, errors))
+        header.size = int(size.rstrip(b" \0"), 8)
+        return header
+
+
+def _item(key: str, file: str, listing: Listing, name: str) -> Item:
+    sidecars = {
+        sidecar: (ending, partial(_read, file, listing.members[sidecar]))
+        for ending, sidecar in sidecar_names(name)
+        if sidecar in listing.members
+    }
+    return Item(key, partial(_read, file, listing.members[name]), listing.stamp, known_from(sidecars))
 
 
 def is_tar(path: str) -> bool:
@@ -150,7 +170,7 @@ def _listing(file: str, stamped: str) -> Listing:
     """
     members: dict[str, Place] = {}
     try:
-        with tarfile.open(native(file), "r:") as archive:
+        with tarfile.open(native(file), "r:", tarinfo=Header) as archive:
             trouble = _list(archive, members)
     except tarfile.TarError as error:
         raise SourceError(f"cannot read the tar file {file!r}: {error}") from error
