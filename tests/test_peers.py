@@ -74,7 +74,6 @@ def handed_over(path, files):
 
 
 KINDS = [folder, zipped, shard, remote, parquet, dataset, handed_over]
-TELLING = [kind for kind in KINDS if kind is not zipped]  # of what lies beside a picture
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def test_batches_of_nothing_but_broken_pictures_are_recorded_and_passed(photos, 
     assert (report.added, len(report.failed), len(photos.failures())) == (1, 40, 40)
 
 
-@pytest.mark.parametrize("kind", TELLING, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_captions_beside_pictures_are_kept_with_their_own_picture(photos, tmp_path, kind):
     files = {
         "1.png": picture("red"),

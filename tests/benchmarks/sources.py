@@ -64,7 +64,10 @@ def main() -> None:
                 second[way].append(add(collection, specs[way]))
         report(first, second, args.pictures)
         for way in WAYS:
-            print(f"killed and resumed, {way}: {killed(here / f'killed {way}', specs[way], args.pictures)}")
+            half = statistics.median(run["seconds"] for run in first[way]) / 2
+            print(
+                f"killed and resumed, {way}: {killed(here / f'killed {way}', specs[way], args.pictures, half)}"
+            )
 
 
 def write(here: Path, count: int) -> list[str]:
@@ -117,12 +120,12 @@ def add(collection: Path, spec: str) -> dict:
     return json.loads(output.splitlines()[-1])
 
 
-def killed(collection: Path, spec: str, count: int) -> str:
-    """Kill it with SIGKILL when a third should be done, run it again, and say what both did."""
+def killed(collection: Path, spec: str, count: int, seconds: float) -> str:
+    """Kill it with SIGKILL after some seconds, run it again, and say what both did."""
     command = [sys.executable, "-c", CHILD, str(collection), spec, "0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
-        time.sleep(count / 3 / 4000)
+        time.sleep(seconds)
         process.kill()
     added, unchanged, failed, missing, total = add(collection, spec)["counts"]
     whole = added + unchanged == total == count and not failed and not missing and 0 < unchanged < count
