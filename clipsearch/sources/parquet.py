@@ -122,7 +122,8 @@ class _File:
         self.path, self.stamp = path, stamped
         with _opened(path) as file:
             self.schema = file.schema_arrow
-            groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
+            self.footer = file.metadata
+        groups = [self.footer.row_group(place) for place in range(self.footer.num_row_groups)]
         self.starts = list(accumulate((group.num_rows for group in groups), initial=0))
         self.bytes = [group.total_byte_size for group in groups]
         self.features = _features(self.schema)
@@ -145,7 +146,7 @@ class _Group:
 
     def __init__(self, file: _File, number: int) -> None:
         self.number, self.known = number, _Known(file, number)
-        self._path, self._column = file.path, file.column
+        self._path, self._footer, self._column = file.path, file.footer, file.column
         rows = file.starts[number + 1] - file.starts[number]
         some = BATCH_BYTES * rows // max(1, file.bytes[number])
         self._rows = max(some, 4 * cores())  # of a batch: more than the threads can be apart
@@ -185,15 +186,18 @@ class _Group:
         self._batches = self._read()
 
     def _read(self) -> Iterator[Any]:
-        with _opened(self._path) as file:
-            yield from file.iter_batches(self._rows, row_groups=[self.number], columns=[self._column])
+        with _opened(self._path, self._footer) as file:
+            yield from file.iter_batches(
+                self._rows, row_groups=[self.number], columns=[self._column], use_threads=False
+            )
 
 
 class _Known:
     """The other columns of a row group."""
 
     def __init__(self, file: _File, number: int) -> None:
-        self._path, self._number, self._column = file.path, number, file.column
+        self._path, self._footer, self._number = file.path, file.footer, number
+        self._column = file.column
         self._columns = [name for name in plain_columns(file.schema) if name != file.column]
         self._classes = {
             name: feature["names"]
@@ -210,8 +214,9 @@ class _Known:
 
     @cached_property
     def _table(self) -> Any:
-        with _opened(self._path) as file:
-            return file.read_row_group(self._number, columns=[*self._columns, f"{self._column}.path"])
+        columns = [*self._columns, f"{self._column}.path"]
+        with _opened(self._path, self._footer) as file:
+            return file.read_row_group(self._number, columns=columns, use_threads=False)
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
@@ -219,12 +224,12 @@ def class_name(value: Any, names: Sequence[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
-def _opened(path: str) -> Any:
+def _opened(path: str, footer: Any = None) -> Any:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(native(path), pre_buffer=False, buffer_size=BUFFER)
+        return parquet.ParquetFile(native(path), metadata=footer, pre_buffer=False, buffer_size=BUFFER)
     except pyarrow.ArrowException as error:
         raise SourceError(str(error)) from error
 

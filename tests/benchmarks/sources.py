@@ -65,9 +65,8 @@ def main() -> None:
         report(first, second, args.pictures)
         for way in WAYS:
             half = statistics.median(run["seconds"] for run in first[way]) / 2
-            print(
-                f"killed and resumed, {way}: {killed(here / f'killed {way}', specs[way], args.pictures, half)}"
-            )
+            told = killed(here / f"killed {way}", specs[way], args.pictures, half)
+            print(f"killed and resumed, {way}: {told}")
 
 
 def write(here: Path, count: int) -> list[str]:
