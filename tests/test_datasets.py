@@ -82,6 +82,7 @@ def test_selected_rows_are_a_source_of_their_own_and_touch_no_other(datasets, tm
         assert (report.same_content, report.updated, report.missing, len(report.failed)) == (2, 0, 0, 0)
         assert photos.add(some).unchanged == 2
     assert sorted(hit.metadata["n"] for hit in photos.search("red")) == [0, 1, 1, 1, 2, 2, 3, 3]
+    assert photos.add(dataset.select([3, 2, 1, 0])).same_content == 4, "as many rows, in another order"
 
 
 def test_a_dataset_in_memory_passes_by(datasets, photos):

@@ -107,6 +107,22 @@ def test_a_folder_that_cannot_be_listed_is_told_and_its_pictures_are_not_called_
     assert "access denied" in report.failed[0].reason
 
 
+def test_a_listing_that_the_store_has_cached_is_asked_for_again(store, monkeypatch):
+    plain, cached = store.ls, {}
+
+    def ls(path, **options):
+        if path not in cached:
+            cached[path] = plain(path, **options)
+        return cached[path]
+
+    monkeypatch.setattr(store, "ls", ls)
+    monkeypatch.setattr(store, "invalidate_cache", lambda path=None: cached.clear())
+    paint(store, "a.png", "red")
+    assert keys("memory://bucket") == ["a.png"]
+    paint(store, "b.png", "red")
+    assert keys("memory://bucket") == ["a.png", "b.png"]
+
+
 def test_a_read_that_fails_is_tried_again_next_time(store, photos, monkeypatch):
     paint(store, "a.png", "red")
 
