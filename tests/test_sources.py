@@ -359,6 +359,25 @@ def test_a_stamp_in_a_zip_changes_with_the_content(tmp_path):
     assert source.item("a.jpg") is None
 
 
+def test_a_change_beside_a_picture_in_a_zip_is_noticed(tmp_path):
+    def items(caption, **options):
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+            for name, content in {
+                "d/a.jpg": b"x",
+                "d/a.TXT": caption,
+                "a.txt": b"no",
+                "d/b.jpg": b"y",
+            }.items():
+                archive.writestr(zipfile.ZipInfo(name, (2024, 1, 2, 3, 4, 6)), content)
+        found = open_source(tmp_path / "all.zip", **options).items()
+        return [(item.stamp, dict(item.metadata)) for item in found]
+
+    (a, b), (changed, same) = items(b"one"), items(b"two")
+    assert (a[1], b[1], changed[1]) == ({"caption": "one"}, {}, {"caption": "two"})
+    assert a[0] != changed[0] and b == same
+    assert [known for _, known in items(b"one", exclude="*.TXT")] == [{}, {}]
+
+
 def test_broken_encrypted_and_oversized_members_fail_one_by_one(tmp_path):
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for name in ["broken.jpg", "whole.jpg", "secret.jpg", "huge.jpg"]:

@@ -77,9 +77,11 @@ def index(
 ) -> None:
     """Make a collection of pictures, or bring it up to date.
 
-    SOURCE is a folder, a picture, a pattern such as `~/Photos/**/*.jpg`, a zip file, or a text file
-    with a path on each line. Without one, the sources that DIR knows are looked through again. Only
-    new and changed pictures are encoded, and a run that was stopped goes on where it was.
+    SOURCE is a folder or the URL of one (s3://, gs://, hf://), a picture, a pattern such as
+    `~/Photos/**/*.jpg`, a zip, tar or Parquet file, shards such as `shards/{00000..00099}.tar`, a .csv,
+    .jsonl, .parquet or COCO .json file that names pictures, or a text file with a path on each line. Without
+    one, the sources that DIR knows are looked through again. Only new and changed pictures are encoded, and
+    a run that was stopped goes on where it was.
 
     Past 1 GB of vectors an index is built at the end and tuned, and anew when much has changed. --index
     and --target-recall have that done now, and are kept for later runs.

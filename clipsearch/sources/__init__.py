@@ -9,16 +9,27 @@ from zipfile import is_zipfile
 from ..errors import SourceError
 from ..types import Source
 from .archive import ZipSource
+from .dataset import DatasetSource, is_dataset
 from .disk import absolute, native
 from .folder import FolderSource, has_magic, split_pattern
 from .given import IteratorSource, ListSource, read_list
 from .names import is_picture
+from .parquet import ParquetSource, has_pictures
+from .remote import RemoteSource
+from .shards import is_pattern
+from .table import TableSource, is_table
+from .tar import TarSource, is_tar
 
 __all__ = [
+    "DatasetSource",
     "FolderSource",
     "IteratorSource",
     "ListSource",
+    "ParquetSource",
+    "RemoteSource",
     "SourceSpec",
+    "TableSource",
+    "TarSource",
     "ZipSource",
     "absolute",
     "open_source",
@@ -30,8 +41,9 @@ SourceSpec: TypeAlias = "str | os.PathLike[str] | Source | Iterable[Any]"
 
 _MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # of `Source`
 _EXPECTED = (
-    "expected a folder, a glob pattern, a zip file, a .txt file with a path on each line, a picture, "
-    "a list of paths, or (key, picture) pairs"
+    "expected a folder, a glob pattern, the URL of a folder, a zip, tar or Parquet file, shards such as "
+    "'x/{00000..00099}.tar', a .csv, .jsonl, .parquet or COCO .json file that names pictures, a .txt file "
+    "with a path on each line, a picture, a list of paths, a datasets.Dataset, or (key, picture) pairs"
 )
 
 
@@ -40,17 +52,24 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
 
     Args:
         spec: a folder; a glob pattern, where `**` goes down folders, of which the files named like
-            pictures count; a zip file; a `.txt` file of paths; a picture; paths; (key, PIL image or
-            bytes) pairs; or an object with the methods of `Source`. `~` is expanded, and what exists
-            under a name with glob characters is taken by that name. Iterables are looked into.
+            pictures count; the URL of a folder that fsspec reads; a zip, tar or Parquet file, or a pattern
+            of tar or Parquet files, where `{00000..00099}` counts; a `.csv`, `.tsv`, `.jsonl` or `.parquet`
+            table that names pictures, or COCO's `.json`; a `.txt` file of paths; a picture; paths; (key, PIL
+            image or bytes) pairs or `Item`s; a `datasets.Dataset`; or an object with the methods of
+            `Source`. `~` is expanded, and what exists under a name with glob characters is taken by that
+            name. Iterables are looked into.
         exclude: fnmatch patterns of keys, file names or folder names to leave out.
 
     Raises:
         SourceError: there is nothing by that name, or it is no such thing.
     """
     patterns = [exclude] if isinstance(exclude, str) else list(exclude)
+    if isinstance(spec, str) and "://" in spec:
+        return RemoteSource(spec, exclude=patterns)
     if isinstance(spec, (str, os.PathLike)):
         return _open_path(absolute(spec), patterns)
+    if is_dataset(spec):
+        return DatasetSource(spec, exclude=patterns)
     lacking = [name for name in _MEMBERS if not hasattr(spec, name)]
     if not lacking:
         if patterns:
@@ -83,9 +102,10 @@ def restore(kind: str, root: str, options: Mapping[str, Any]) -> Source:
     Raises:
         SourceError: a "glob" whose root is no pattern, or a root that is empty.
     """
-    makers: dict[str, Callable[..., Source]] = {"folder": FolderSource, "glob": _glob, "zip": ZipSource}
-    if kind in makers:
-        return makers[kind](root, **options)
+    if kind == DatasetSource.kind and "files" in options:
+        return DatasetSource.again(root, **options)
+    if kind in _MAKERS:
+        return _MAKERS[kind](root, **options)
     if kind == ListSource.kind:
         return ListSource()
     past = IteratorSource()
@@ -98,6 +118,10 @@ def _open_path(path: str, exclude: Sequence[str]) -> Source:
         return FolderSource(path, exclude=exclude)
     if os.path.isfile(native(path)):
         return _open_file(path, exclude)
+    if is_pattern(path) and path.lower().endswith(".tar"):
+        return TarSource(path, exclude=exclude)
+    if is_pattern(path) and path.lower().endswith(".parquet"):
+        return ParquetSource(path, exclude=exclude)
     if has_magic(path):
         return _glob(path, exclude=exclude)
     raise SourceError(f"found nothing to read at {path!r}; {_EXPECTED}; is its disk connected?")
@@ -108,8 +132,14 @@ def _open_file(path: str, exclude: Sequence[str]) -> Source:
         return ListSource([path], exclude=exclude)
     if path.lower().endswith(".txt"):
         return ListSource(read_list(path), exclude=exclude)
+    if path.lower().endswith(".parquet") and has_pictures(path):
+        return ParquetSource(path, exclude=exclude)
+    if is_table(path):
+        return TableSource(path, exclude=exclude)
     if is_zipfile(native(path)):
         return ZipSource(path, exclude=exclude)
+    if is_tar(path):
+        return TarSource(path, exclude=exclude)
     raise SourceError(f"found a file that is none of these at {path!r}; {_EXPECTED}")
 
 
@@ -125,3 +155,14 @@ def _open_iterable(spec: Iterable[Any], exclude: Sequence[str]) -> Source:
 def _glob(pattern: str, exclude: Iterable[str] = ()) -> FolderSource:
     folder, parts = split_pattern(pattern)
     return FolderSource(folder, pattern=parts, exclude=exclude)
+
+
+_MAKERS: dict[str, Callable[..., Source]] = {
+    "folder": FolderSource,
+    "glob": _glob,
+    "parquet": ParquetSource,
+    "remote": RemoteSource,
+    "table": TableSource,
+    "tar": TarSource,
+    "zip": ZipSource,
+}

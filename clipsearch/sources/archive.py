@@ -12,6 +12,7 @@ from ..errors import ImageError, SourceError
 from ..types import Item
 from .disk import MAX_BYTES, absolute, native, stamp
 from .names import exclusion, is_hidden, is_picture
+from .sidecars import MAX_SIDECAR, is_sidecar, known_from, sidecar_names, small
 
 _ENCRYPTED = 0x1  # bit of ZipInfo.flag_bits
 
@@ -20,7 +21,8 @@ class ZipSource:
     """The pictures of a zip file; keys are member names.
 
     A member is a picture by the ending of its name; hidden ones are skipped as in folders. Two
-    members of one name are one item, the later one. Members may be read from several threads.
+    members of one name are one item, the later one. Members .json, .txt and .cls of a picture's stem are its
+    metadata, and part of its stamp. Members may be read from several threads.
 
     Attributes:
         kind: "zip".
@@ -50,20 +52,22 @@ class ZipSource:
             raise SourceError(f"cannot read the zip file {self.root!r}: {_why(error)}") from error
         excluded = exclusion(self.options.get("exclude", ()))
         empty = True
-        for key, member in {member.filename: member for member in archive.infolist()}.items():
-            if _is_wanted(member) and not excluded(key):
+        members = {member.filename: member for member in archive.infolist() if not excluded(member.filename)}
+        beside = {small(key): member for key, member in members.items() if _is_beside(member)}
+        for member in members.values():
+            if _is_wanted(member):
                 empty = False
-                yield self._item(archive, member)
+                yield self._item(archive, member, beside)
         if empty:
             raise SourceError(
                 f"no picture in the zip file {self.root!r}; expected members named like .jpg, .png, …"
             )
 
     def item(self, key: str) -> Item | None:
-        """The picture of that key as it is now, or None when it is gone."""
+        """The member of that key as it is now, without what others tell of it; None when it is gone."""
         try:
             archive = self._archive()
-            return self._item(archive, archive.getinfo(key))
+            return self._item(archive, archive.getinfo(key), {})
         except Exception:  # the file is gone, the member is, or nothing can be read any more
             return None
 
@@ -79,10 +83,11 @@ class ZipSource:
                 self._opened = (now, ZipFile(native(self.root)))
             return self._opened[1]
 
-    def _item(self, archive: ZipFile, member: ZipInfo) -> Item:
-        written = "{}{:02}{:02}{:02}{:02}{:02}".format(*member.date_time)
-        changes = f"{member.CRC:08x}-{member.file_size}-{written}"
-        return Item(member.filename, partial(self._read, archive, member), changes)
+    def _item(self, archive: ZipFile, member: ZipInfo, beside: Mapping[str, ZipInfo]) -> Item:
+        names = [pair for pair in sidecar_names(member.filename) if pair[1] in beside] if beside else []
+        told = {name: (ending, partial(self._read, archive, beside[name])) for ending, name in names}
+        stamps = map(_stamp, (member, *(beside[name] for _, name in names)))
+        return Item(member.filename, partial(self._read, archive, member), "-".join(stamps), known_from(told))
 
     def _read(self, archive: ZipFile, member: ZipInfo) -> bytes:
         if member.flag_bits & _ENCRYPTED:
@@ -96,6 +101,16 @@ class ZipSource:
             if isinstance(error, OSError) and error.errno:  # the disk's trouble, which may pass
                 raise
             raise ImageError(f"broken in the archive: {_why(error)}") from error
+
+
+def _stamp(member: ZipInfo) -> str:
+    written = "{}{:02}{:02}{:02}{:02}{:02}".format(*member.date_time)
+    return f"{member.CRC:08x}-{member.file_size}-{written}"
+
+
+def _is_beside(member: ZipInfo) -> bool:
+    hidden = any(map(is_hidden, member.filename.split("/")))
+    return is_sidecar(member.filename) and member.file_size <= MAX_SIDECAR and not hidden
 
 
 def _is_wanted(member: ZipInfo) -> bool:

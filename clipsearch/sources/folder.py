@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from ..errors import ImageError, SourceError
 from ..types import Item
+from .beside import Beside
 from .disk import absolute, file_item, native, read_file, stamp, to_posix
 from .names import evicted_name, exclusion, is_hidden, is_picture
 
@@ -25,6 +26,9 @@ class FolderSource:
     links followed, and a folder that several names lead to is looked through once: under its own
     name where that is below the root, else by the first link to it. Names are kept as the disk
     spells them: bytes that are not UTF-8 survive, and composed and decomposed accents are two names.
+
+    What files beside a picture tell of it is its metadata: .json, .txt and .cls of its stem, and the tables
+    metadata.csv, .jsonl and .parquet of its folder and those above. It is part of the stamp.
 
     A folder below that cannot be read is yielded as an item whose key ends in "/" and whose
     `read` raises the reason; as its pictures are then unknown rather than gone, `lists_all` is
@@ -57,7 +61,12 @@ class FolderSource:
             SourceError: the folder is absent or unreadable, or nothing in it is a picture.
         """
         self.lists_all, empty = True, True
-        for item in _walk(self._folder, self._rest(), self._pattern or ("**",)):
+        excluded, pattern = exclusion(self.options.get("exclude", ())), self._pattern or ("**",)
+
+        def rest(key: str) -> frozenset[_Pattern]:
+            return frozenset() if excluded(key) else _rest(tuple(key.split("/")), pattern)
+
+        for item in _walk(self._folder, rest, pattern, Beside(excluded)):
             empty = False
             self.lists_all &= not item.key.endswith("/")
             yield item
@@ -65,16 +74,12 @@ class FolderSource:
             raise SourceError(f"no picture in {self.root!r}; expected files named like .jpg, .png, .heic, …")
 
     def item(self, key: str) -> Item | None:
-        """The picture of that key as it is now, or None when it is gone."""
+        """The file of that key as it is now, without what others tell of it; None when it is gone."""
         return file_item(key, self.path(key))
 
     def path(self, key: str) -> str:
         """The absolute path of a picture."""
         return os.path.join(self._folder, *key.split("/"))
-
-    def _rest(self) -> "_Rest":
-        excluded, pattern = exclusion(self.options.get("exclude", ())), self._pattern or ("**",)
-        return lambda key: frozenset() if excluded(key) else _rest(tuple(key.split("/")), pattern)
 
 
 def split_pattern(pattern: str) -> tuple[str, tuple[str, ...]]:
@@ -95,7 +100,7 @@ def has_magic(text: str) -> bool:
     return any(sign in text for sign in "*?[")
 
 
-def _walk(root: str, rest: _Rest, pattern: _Pattern) -> Iterator[Item]:
+def _walk(root: str, rest: _Rest, pattern: _Pattern, beside: Beside) -> Iterator[Item]:
     pending: deque[_Folder] = deque([("", frozenset([pattern]))])  # the next one last
     seen: set[tuple[int, int, frozenset[_Pattern]]] = set()  # with another rest it may show other pictures
     while pending:
@@ -112,6 +117,7 @@ def _walk(root: str, rest: _Rest, pattern: _Pattern) -> Iterator[Item]:
                 raise SourceError(f"cannot read the folder {root!r}: {error.strerror or error}") from error
             yield Item(folder, partial(_fail, error))
             continue
+        yield from beside.look(folder, entries)
         below: list[_Folder] = []
         linked: list[_Folder] = []
         for entry in entries:
@@ -122,7 +128,7 @@ def _walk(root: str, rest: _Rest, pattern: _Pattern) -> Iterator[Item]:
                 if left := rest(key) - {()}:
                     (linked if entry.is_symlink() else below).append((key + "/", left))
             elif is_picture(entry.name) and _ends(rest(key)):
-                yield from _listed(key, entry)
+                yield from map(beside.add, _listed(key, entry))
         pending.extend(reversed(below))
         pending.extendleft(linked)
 

@@ -55,13 +55,14 @@ class ListSource:
 
 
 class IteratorSource:
-    """Pictures handed over as (key, PIL image or encoded bytes), which pass by once.
+    """Pictures handed over as (key, PIL image or encoded bytes), or as `Item`s, which pass by once.
 
     All iterators are one source: a key that was given before, by this or another one, is the same
     item with new contents.
 
     Args:
-        pairs: keys are any non-empty strings, each at most once.
+        pairs: keys are any non-empty strings, each at most once. An `Item` also brings its stamp, so that
+            it is not read again while that is the same, and its metadata.
         exclude: patterns of keys to leave out.
     """
 
@@ -70,7 +71,7 @@ class IteratorSource:
     lists_all = False
 
     def __init__(
-        self, pairs: Iterable[tuple[str, "bytes | Image"]] = (), *, exclude: Iterable[str] = ()
+        self, pairs: Iterable["tuple[str, bytes | Image] | Item"] = (), *, exclude: Iterable[str] = ()
     ) -> None:
         self._pairs = iter(pairs)
         self._excluded = exclusion(exclude)
@@ -80,18 +81,18 @@ class IteratorSource:
         """Yield the pictures as they come; there is no second time.
 
         Raises:
-            SourceError: nothing came, something that is no such pair, or a key came twice.
+            SourceError: nothing came, something that is neither, or a key came twice.
         """
         keys: set[str] = set()
         for pair in self._pairs:
-            key, picture = _checked(pair)
-            if key in keys:
+            item = _checked(pair)
+            if item.key in keys:
                 raise SourceError(
-                    f"the key {key!r} came twice; expected a key for each picture, such as its path"
+                    f"the key {item.key!r} came twice; expected a key for each picture, such as its path"
                 )
-            keys.add(key)
-            if not self._excluded(key):
-                yield Item(key, partial(_handed, picture))
+            keys.add(item.key)
+            if not self._excluded(item.key):
+                yield item
         if not keys:
             raise SourceError(
                 "no picture was handed over; expected (key, picture) pairs, and an iterator only once"
@@ -122,10 +123,12 @@ def read_list(path: str) -> list[str]:
     return [os.path.join(os.path.dirname(path), os.path.expanduser(line)) for line in lines if line.strip()]
 
 
-def _checked(pair: object) -> tuple[str, "bytes | Image"]:
+def _checked(pair: object) -> Item:
     match pair:
+        case Item(key=str(key)) if key:
+            return pair
         case (str(key), bytes() | Image() as picture) if key:
-            return key, picture
+            return Item(key, partial(_handed, picture))
         case (key, picture):
             found = f"({key!r:.80}, {type(picture).__name__})"
         case _:

@@ -1,0 +1,244 @@
+"""Tables that tell of pictures, a picture a row: CSV, TSV, JSON lines, Parquet, and COCO's JSON."""
+
+import csv
+import json
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from ..errors import MissingExtraError, SourceError, require
+from ..types import Item
+from .coco import coco_rows
+from .disk import absolute, file_item, native, read_file, to_posix
+from .names import exclusion
+from .sidecars import Known
+
+PATHS = ("file_name", "filename", "image_path", "filepath", "file_path", "path", "file", "image")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+_PLACES = (
+    "",
+    "images",
+    "Images",
+    "data",
+    "{stem}",
+    "{last}",
+    "../{last}",
+    "../images/{last}",
+    "../images",
+    "..",
+)
+
+Row = tuple[str, dict[str, Any]]  # (path as the table has it, the other columns)
+
+
+class Table:
+    """What a table says of each picture.
+
+    Attributes:
+        rows: metadata as JSON, by posix path as the table spells it. Where several rows are of one picture,
+            a value that differs is the list of them.
+        trouble: why there may be more rows; empty: there are not.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.rows: dict[str, str] = {}
+        self.trouble = ""
+        try:
+            for name, values in _rows(path):
+                self._put(posixpath.normpath(to_posix(name)), values)
+        except (SourceError, MissingExtraError, OSError, ValueError, csv.Error) as error:
+            self.trouble = f"cannot read the table {path!r}: {getattr(error, 'strerror', None) or error}"
+
+    def _put(self, key: str, values: dict[str, Any]) -> None:
+        text = json.dumps(values, default=str)
+        if known := self.rows.get(key):
+            text = json.dumps(_both(json.loads(known), json.loads(text)))
+        self.rows[key] = text
+
+
+class TableSource:
+    """The pictures that a table names; keys are their paths as it spells them, other columns their metadata.
+
+    Paths are relative to the folder of the table, or to one nearby, where that holds them instead: images,
+    data, or of COCO's layout val2017 for annotations/captions_val2017.json.
+
+    A picture is looked at again when its file or its row changes. All rows are kept in memory while they
+    are gone through.
+
+    Attributes:
+        kind: "table".
+        root: absolute path of the table.
+        options: {"images": folder of the pictures, relative to the table's; "exclude": patterns}, those
+            there are.
+        lists_all: whether the last listing could read the whole table.
+    """
+
+    kind = "table"
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, images: str | None = None, exclude: Iterable[str] = ()
+    ) -> None:
+        self.root = absolute(root)
+        self.lists_all = True
+        self._table: Table | None = None
+        if images is None:
+            self._table = Table(self.root)
+            images = _images(self.root, self._table)
+        self.options: Mapping[str, Any] = {"images": images} | ({"exclude": list(exclude)} if exclude else {})
+
+    def items(self) -> Iterator[Item]:
+        """Yield the pictures in the order of the table, then, where it breaks off, an item that tells why.
+
+        One that is not there is an item whose `read` raises FileNotFoundError.
+
+        Raises:
+            SourceError: the table is absent, cannot be read from the beginning, or names no picture.
+        """
+        table, self._table = self._table or Table(self.root), None
+        self.lists_all = not table.trouble
+        if not table.rows:
+            raise SourceError(table.trouble or f"the table {self.root!r} names no picture")
+        excluded = exclusion(self.options.get("exclude", ()))
+        for key, row in table.rows.items():
+            if not excluded(key):
+                yield with_row(self.item(key) or Item(key, partial(read_file, self.path(key))), row)
+        if table.trouble:
+            yield Item("/", partial(_fail, table.trouble))
+
+    def item(self, key: str) -> Item | None:
+        """The file of that key as it is now, without what the table says of it; None when it is gone."""
+        return file_item(key, self.path(key))
+
+    def path(self, key: str) -> str:
+        """The absolute path of a picture."""
+        if key == "/":
+            return self.root
+        return os.path.normpath(os.path.join(os.path.dirname(self.root), self.options["images"], key))
+
+
+def with_row(item: Item, row: str) -> Item:
+    """The item with what a row of a table says of it, in its stamp too."""
+    digest = blake2b(row.encode(), digest_size=8).hexdigest()
+    known = Known(partial(_merged, item.metadata, row))
+    return Item(item.key, item.read, item.stamp and f"{item.stamp}-{digest}", known)
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of this name may be a table of pictures."""
+    return posixpath.splitext(name)[1].lower() in _READERS
+
+
+def plain_columns(schema: Any) -> list[str]:
+    """The columns of a Parquet schema that are metadata: none of bytes, nor of pictures of `datasets`."""
+    import pyarrow
+
+    def is_plain(kind: Any) -> bool:
+        if pyarrow.types.is_struct(kind):
+            return all(is_plain(kind.field(place).type) for place in range(kind.num_fields))
+        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+            return is_plain(kind.value_type)
+        bytes_like = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+        return not (bytes_like or pyarrow.types.is_fixed_size_binary(kind))
+
+    return [field.name for field in schema if is_plain(field.type)]
+
+
+def _rows(path: str) -> Iterator[Row]:
+    """Every row with a path, without the values that are not known."""
+    column = ""
+    for number, row in enumerate(_READERS[posixpath.splitext(path)[1].lower()](path), 1):
+        column = column or next((name for name in PATHS if name in row), "")
+        if not column:
+            raise SourceError(f"columns are {', '.join(map(str, row))}; expected one of {', '.join(PATHS)}")
+        name = row.get(column)
+        if not isinstance(name, str) or not name:
+            raise SourceError(f"row {number} has {name!r:.80} as its {column}; expected a path")
+        yield name, {key: value for key, value in row.items() if key != column and value not in (None, "")}
+
+
+def _csv(path: str) -> Iterator[dict[str, Any]]:
+    with open(native(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        dialect = "excel-tab" if path.lower().endswith(".tsv") else "excel"
+        for row in csv.DictReader(file, dialect=dialect, restkey="", restval=None):
+            row.pop("", None)  # the number that pandas writes before each row, and what has no heading
+            column = next((name for name in PATHS if name in row), "")
+            yield {name: value if name == column else _number(value) for name, value in row.items()}
+
+
+def _number(text: str | None) -> Any:
+    """A number where a text is one as it would be written: 007 is none."""
+    if not text or not _NUMBER.fullmatch(text):
+        return text
+    return float(text) if set(text) & set(".eE") else int(text)
+
+
+def _lines(path: str) -> Iterator[dict[str, Any]]:
+    with open(native(path), encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise SourceError(f"line {number}: {error}") from error
+            if not isinstance(row, dict):
+                raise SourceError(f"line {number}: found {line.strip()!r:.80}; expected an object")
+            yield row
+
+
+def _parquet(path: str) -> Iterator[dict[str, Any]]:
+    require("pyarrow", extra="parquet")
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(native(path)) as file:
+            for batch in file.iter_batches(columns=plain_columns(file.schema_arrow)):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise SourceError(str(error)) from error
+
+
+_READERS: dict[str, Callable[[str], Iterator[dict[str, Any]]]] = {
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".jsonl": _lines,
+    ".ndjson": _lines,
+    ".json": coco_rows,
+    ".parquet": _parquet,
+}
+
+
+def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """What two rows say: once what they agree on."""
+    both = first | second
+    for name in first.keys() & second.keys():
+        listed = first[name] if isinstance(first[name], list) else [first[name]]
+        if second[name] != first[name]:
+            both[name] = listed if second[name] in listed else [*listed, second[name]]
+    return both
+
+
+def _merged(known: Mapping[str, Any], row: str) -> dict[str, Any]:
+    return {**known, **json.loads(row)}
+
+
+def _images(root: str, table: Table) -> str:
+    """Where a table's pictures are, from its own folder; that one itself if they are nowhere."""
+    folder, name = os.path.split(root)
+    stem = os.path.splitext(name)[0]
+    some = list(table.rows)[:10]  # not all need be there
+    places = [place.format(stem=stem, last=stem.rsplit("_")[-1]) for place in _PLACES]
+
+    def holds(place: str) -> bool:
+        return any(os.path.isfile(native(os.path.join(folder, place, key))) for key in some)
+
+    return next(filter(holds, places), "")
+
+
+def _fail(trouble: str) -> bytes:
+    raise SourceError(trouble)
