@@ -1,7 +1,9 @@
 """What becomes of each picture, decided and recorded in one transaction."""
 
+import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,3 +155,16 @@ class ContentSet:
         if needed > len(self._flags):
             self._flags = np.concatenate([self._flags, np.zeros(needed, np.bool_)])  # at least doubled
         self._flags[list(contents)] = True
+
+
+def as_json(metadata: Mapping[str, Any]) -> str:
+    """What is known of a picture as JSON; numbers that JSON cannot write become nothing known."""
+    return json.dumps(_plain(dict(metadata)), default=str)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

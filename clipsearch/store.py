@@ -21,7 +21,7 @@ from .database import Connection, Database, make_database
 from .errors import CollectionError, DamagedError
 from .files import TEMPORARY, make_folder, write_durably, write_lock
 from .segments import Box, Segment, SegmentRow, open_segment
-from .types import Embeddings
+from .types import FOREIGN, Embeddings
 
 FORMAT = 1
 DESCRIPTION, DATABASE, SEAL, LOCK = "collection.json", "items.sqlite", "seal.json", "write.lock"
@@ -46,6 +46,11 @@ class Space(NamedTuple):
     fingerprint: str
     dim: int
     live: bool
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another program made the vectors: they are of the same model, and not quite ours."""
+        return self.model.startswith(FOREIGN)
 
 
 class ItemRow(NamedTuple):

@@ -128,4 +128,5 @@ def test_no_snippet_is_in_a_language_that_is_not_run():
             "{toctree}",
             "{eval-rst}",
             "{literalinclude} ../clipsearch/schema.sql",
+            "{literalinclude} ../clipsearch/captions.sql",
         }

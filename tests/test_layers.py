@@ -21,7 +21,7 @@ LAYERS = [
     {"index"},
     {"search", "upkeep"},
     {"ingest", "spaces", "labelling", "captioning"},
-    {"reader", "second_look"},
+    {"reader", "second_look", "formats"},
     {"collection"},
     {"zeroshot"},
     {"cli"},
