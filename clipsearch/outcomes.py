@@ -15,6 +15,8 @@ from .store import ItemRow, Space, to_sql
 from .types import Item, Source
 from .writer import Writer
 
+GONE = ("imported", "(gone)")  # kind and root of the source of imported pictures whose files are not there
+
 
 @dataclass(slots=True)
 class Loaded:
@@ -109,9 +111,11 @@ class Outcomes:
 
     def _gone(self, other: ItemRow) -> bool:
         """Whether an item is no longer there, so that its bytes under another name have moved."""
-        if other.source == self.source_id and self.source.lists_all:
-            return self.source.item(other.key) is None
-        return other.missing
+        if other.source == self.source_id:
+            return self.source.item(other.key) is None if self.source.lists_all else other.missing
+        return other.missing or any(
+            row.id == other.source for row in self.store.sources() if (row.kind, row.root) == GONE
+        )
 
     def _count(self, loaded: Loaded, outcome: str) -> None:
         if outcome == "failed":

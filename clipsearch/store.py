@@ -181,7 +181,7 @@ class Store:
     def sources(self) -> list[SourceRow]:
         """Every source, oldest first."""
         rows = self.rows("SELECT id, kind, root, options FROM sources ORDER BY id")
-        return [SourceRow(id, kind, from_sql(root), _facts(options)) for id, kind, root, options in rows]
+        return [SourceRow(id, kind, from_sql(root), as_facts(options)) for id, kind, root, options in rows]
 
     def snapshot(self, space: Space) -> Snapshot:
         """The space as it is now, its segments mapped into memory."""
@@ -231,7 +231,7 @@ class Store:
                 part,
             ):
                 item = _item(row)
-                found[item.content or 0].append((item, _facts(facts) | _facts(metadata)))
+                found[item.content or 0].append((item, as_facts(facts) | as_facts(metadata)))
         return found
 
     def known(self, source: int, key: str) -> ItemRow | None:
@@ -300,7 +300,7 @@ def _item(row: Sequence[Any]) -> ItemRow:
     return ItemRow(id, source, from_sql(key), stamp, content, failure, bool(missing))
 
 
-def _facts(text: str) -> dict[str, Any]:
+def as_facts(text: str) -> dict[str, Any]:
     """What a column of JSON says."""
     try:
         facts: dict[str, Any] = json.loads(text)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from functools import partial
@@ -74,7 +75,8 @@ def other(tmp_path):
 
 
 def answers(photos, **options):
-    return [(hit.path, round(hit.score, 6)) for hit in sorted(photos.search("red", k=50, **options), key=str)]
+    """Every picture's path and score for one query."""
+    return sorted((hit.path, round(hit.score, 6)) for hit in photos.search("red", k=50, **options))
 
 
 def exported(photos, tmp_path, format, **options):
@@ -185,13 +187,15 @@ def test_clip_retrievals_own_reader_reads_every_partition(photos, tmp_path, monk
 
 
 def test_partitions_are_numbered_as_clip_retrieval_numbers_them(photos, tmp_path, monkeypatch):
-    for name, size, last in (("nine", 1, None), ("one", 1_000_000, "img_emb_0.npy")):
+    photos.add([("tenth", Image.new("RGB", (8, 8), "tan"))])
+    photos.remove(*list(photos.paths())[: len(photos) - 10])
+    for name, size, last in (("ten", 1, "img_emb_09.npy"), ("one", 1_000_000, "img_emb_0.npy")):
         monkeypatch.setattr(clip_retrieval, "PARTITION", size)
         photos.export(tmp_path / name, format="clip-retrieval")
         names = sorted(path.name for path in (tmp_path / name / "img_emb").iterdir())
         digits = int(np.log10(len(names))) + 1  # the formula of its writer
         assert names == [f"img_emb_{number:0{digits}d}.npy" for number in range(len(names))]
-        assert last in (None, names[-1])
+        assert last == names[-1]
 
 
 def test_npy_is_an_array_and_a_line_for_each_of_its_rows(photos, tmp_path):
@@ -343,7 +347,7 @@ def test_foreign_vectors_stay_foreign_on_their_way_through_our_formats(theirs, o
     other.import_vectors(theirs, format="clip-retrieval")
     other.export(tmp_path / "npy", format="npy")
     with cs.Collection(tmp_path / "third", model=ColourEncoder()) as third:
-        third.import_vectors(tmp_path / "npy", format="npy")
+        third.import_vectors(tmp_path / "npy", format="npy", model=ColourEncoder())
         assert third.models == ["foreign:colour"]
 
 
@@ -447,12 +451,12 @@ def test_a_row_that_fails_takes_no_vector_from_a_picture_that_has_one(photos, tm
 
 
 def test_vectors_of_any_length_are_normalised_and_counted(tmp_path, other):
-    vectors = np.array([[3, 0, 4], [0, 1, 0], [0, 0, 1.0009]])
-    source = npy(tmp_path / "n", vectors, [{"path": f"/gone/{n}.jpg"} for n in range(3)])
+    vectors = np.array([[3, 0, 4], [0, 1, 0], [0, 0, 1.00098], [0, 1.00195, 0]])  # two are float16's
+    source = npy(tmp_path / "n", vectors, [{"path": f"/gone/{n}.jpg"} for n in range(4)])
     report = other.import_vectors(source, format="npy")
-    assert report.normalised == 1 and "1 vectors were normalised" in str(report)
+    assert report.normalised == 2 and "2 vectors were normalised" in str(report)
     _, stored = other.embeddings()
-    np.testing.assert_allclose(stored, [[0.6, 0, 0.8], [0, 1, 0], [0, 0, 1.0009]], atol=5e-4)
+    np.testing.assert_allclose(stored, [[0.6, 0, 0.8], [0, 1, 0], [0, 0, 1.00098], [0, 1, 0]], atol=3e-4)
 
 
 def test_vectors_of_another_model_or_dimension_are_refused(photos, tmp_path, other):
@@ -471,7 +475,35 @@ def test_vectors_of_another_model_or_dimension_are_refused(photos, tmp_path, oth
         photos.import_vectors(retrained, format="npy")
     with pytest.raises(ModelMismatchError, match="not of 'other'"):
         photos.import_vectors(wide, format="npy", model=type("", (ColourEncoder,), {"model_id": "other"})())
+    unclear = npy(tmp_path / "unclear", np.ones((1, 3)), [{"path": "/a"}], model="colour", dim=4)
+    with pytest.raises(SourceError, match="expected 4"):
+        photos.import_vectors(unclear, format="npy")
     assert len(photos.models) == 1 and other.models == []
+
+
+def test_foreign_vectors_of_two_models_are_not_mixed_either(tmp_path):
+    from clipsearch.store import Store
+
+    source = npy(tmp_path / "n", np.ones((1, 3)), [{"path": "/a"}])
+    Store.create(tmp_path / "f").close()
+    with cs.Collection(tmp_path / "f") as photos:
+        photos.import_vectors(source, format="npy", model="ViT-B-32/openai")
+        with pytest.raises(ModelMismatchError, match="ViT-B-16"):
+            photos.import_vectors(source, format="npy", model="ViT-B-16/openai")
+
+
+def test_foreign_vectors_are_searched_by_words_with_their_model(tmp_path, folder):
+    encoder = cs.load_encoder("builtin")
+    names = ["red.png", "blue.png"]
+    vectors = encoder.encode_images([Image.open(folder / name).convert("RGB") for name in names])
+    source = npy(tmp_path / "n", vectors, [{"path": str(folder / name)} for name in names])
+    with cs.Collection(tmp_path / "made", model="builtin") as photos:
+        photos.import_vectors(source, format="npy")
+    with cs.Collection(tmp_path / "made") as again:
+        cosines = vectors @ again.encode_texts(["something blue"])[0]
+        found = {Path(hit.path).name: hit.score for hit in again.search("something blue")}
+        assert again.model == "foreign:builtin"
+    assert found == pytest.approx(dict(zip(names, cosines.tolist(), strict=True)), abs=1e-3)
 
 
 def test_a_file_that_changed_since_the_export_is_left_to_add(photos, tmp_path, other, folder):
@@ -502,9 +534,52 @@ def test_a_gone_picture_is_found_by_its_path_and_becomes_a_file_again(photos, tm
     assert other.paths(where="source = '(gone)'") == {}
 
 
+def test_a_gone_picture_whose_folder_is_added_is_that_picture(photos, tmp_path, other, folder):
+    path = exported(photos, tmp_path, "npy")
+    folder.rename(tmp_path / "away")
+    other.import_vectors(path, format="npy")
+    (tmp_path / "away").rename(folder)
+    report = other.add(folder)
+    assert (report.moved, report.encoded, len(other)) == (len(photos), 0, len(photos))
+    (hit,) = other.search("green", k=1)
+    assert hit.source == str(folder) and hit.image().getpixel((0, 0)) == COLOURS["green"]
+
+
+def test_a_content_of_a_file_and_of_a_picture_that_is_gone_has_one_vector(photos, tmp_path, other, folder):
+    path = exported(photos, tmp_path, "npy")
+    (folder / "red again.png").unlink()
+    assert other.import_vectors(path, format="npy").gone == 1
+    assert other.info()["models"][0]["vectors"] == len(COLOURS)
+    assert answers(other) == answers(photos)
+
+
+def test_a_foreign_picture_that_was_gone_is_one_item_when_it_is_there(tmp_path, other):
+    there = tmp_path / "late.png"
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": str(there)}])
+    assert other.import_vectors(source, format="npy").gone == 1
+    Image.new("RGB", (8, 8), "red").save(there)
+    assert other.import_vectors(source, format="npy").gone == 0
+    assert len(other) == 1 and other.search("red")[0].image().size == (8, 8)
+
+
+def test_members_of_an_archive_are_gone_until_the_archive_is_added(other, tmp_path, folder):
+    (folder / ODD).unlink(missing_ok=True)  # which zipfile does not write
+    archive = Path(shutil.make_archive(tmp_path / "pictures", "zip", folder))
+    other.add(archive)
+    path = exported(other, tmp_path, "parquet")
+    with cs.Collection(tmp_path / "third", model=ColourEncoder()) as third:
+        assert third.import_vectors(path, format="parquet").gone == len(other)
+        assert answers(third) == answers(other)
+        assert third.add(archive).encoded == 0
+        assert third.search("blue", k=1)[0].image().getpixel((0, 0)) == (0, 0, 255)
+
+
 def test_importing_twice_changes_nothing(photos, tmp_path, other):
     path = exported(photos, tmp_path, "npy")
     other.import_vectors(path, format="npy")
+    for place in other.paths().values():
+        if place.endswith("green.png"):
+            os.utime(place, ns=(1, 1))  # so that it is read again
     again = other.import_vectors(path, format="npy")
     assert (again.added, again.unchanged) == (0, len(photos))
     assert other.info()["models"][0]["vectors"] == len(set(COLOURS.values()))

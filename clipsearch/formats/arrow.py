@@ -18,7 +18,6 @@ OWN = ("id", "path", "path_bytes", "key", "source", "content_sha256", "vector", 
 PREFIX = "metadata_"  # of what a user named as one of these; LanceDB takes no dot in names
 JSON = {b"clipsearch": b"json"}  # an Arrow field's own metadata
 PATHS = ("path", "image_path", "filepath", "file_name", "uri")
-ROW_GROUP = 10_000  # rows
 
 Kinds = dict[str, str]
 

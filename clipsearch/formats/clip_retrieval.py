@@ -3,7 +3,7 @@
 img_emb/img_emb_0.npy          float16 (n, dim), unit rows
 metadata/metadata_0.parquet    row j is of vector j: image_path, caption, and what else is known
 
-Its readers sort the files by name, so numbers have as many digits as the largest needs.
+Its readers sort the files by name, so numbers have as many digits as the number of files.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def write(out: Outgoing, folder: Path) -> int:
     for name in (IMAGES, METADATA):
         make_folder(folder / name)
     kinds = kinds_of(out.metadata())
-    digits = len(str(max(0, -(-out.total // PARTITION) - 1)))
+    digits = len(str(-(-out.total // PARTITION)))
     blocks, count, number = _Whole(out.blocks()), 0, 0
     while number == 0 or not blocks.ended:
         count += _partition(blocks, folder, f"{number:0{digits}d}", out.space.dim, kinds)

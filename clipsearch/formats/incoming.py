@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..decode import content_digest
 from ..errors import ImageError, ModelError, SourceError
 from ..files import cores, interrupts_held
-from ..outcomes import ContentSet, Loaded, Outcomes, as_json
+from ..outcomes import GONE, ContentSet, Loaded, Outcomes, as_json
 from ..progress import progress_bar
 from ..report import Interrupted, Report
 from ..sources import ListSource, restore
@@ -30,7 +30,6 @@ from ..store import Space, Store, to_sql
 from ..types import Embeddings, Item
 from ..writer import Writer, writing
 
-GONE = ("imported", "(gone)")  # kind and root of the source of pictures whose files are not there
 UNIT = 1e-3  # how far a length may be from 1 and count as 1: float16 rounds by less
 
 

@@ -1,6 +1,5 @@
 """What leaves a collection: its pictures and their vectors, some thousands at a time."""
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 from ..captions import captions_of
 from ..filters import Selection
 from ..sources import restore
-from ..store import Space, Store, from_sql
+from ..store import Space, Store, as_facts, from_sql
 from ..types import Embeddings
 
 TOGETHER = 4096  # pictures in memory at a time
@@ -64,15 +63,11 @@ class Outgoing:
         return (known for page in self._pages() for known in self._known(page))
 
     def blocks(self) -> Iterator[Block]:
-        """The pictures with their vectors; at least one block, which may be empty."""
-        some = False
+        """The pictures with their vectors."""
         for page in self._pages():
-            some = True
             yield self._block(page)
             if self._bar is not None:
                 self._bar.update(len(page))
-        if not some:
-            yield Block([], np.empty((0, self.space.dim), np.float32))
 
     def _pages(self) -> Iterator[list[tuple[Any, ...]]]:
         last = 0
@@ -90,7 +85,7 @@ class Outgoing:
     def _known(self, page: list[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         captions = captions_of(self._store, [row[3] for row in page])
         for row in page:
-            known = json.loads(row[5]) | json.loads(row[6])
+            known = as_facts(row[5]) | as_facts(row[6])
             yield {"caption": captions[row[3]], **known} if row[3] in captions else known
 
     def _block(self, page: list[tuple[Any, ...]]) -> Block:
