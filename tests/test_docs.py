@@ -93,7 +93,6 @@ ARGUMENTS = {
     "langchain_retriever": ["Photos", "something dark"],
     "llama_index_retriever": ["Photos", "something dark"],
     "label_studio_tasks": ["Photos", "dog,grass,sea"],
-    "fiftyone_dataset": ["Photos", "dog,grass,sea"],
     "label_in_korean": ["Photos", "고양이,말,풀", "builtin"],
 }
 
@@ -102,7 +101,6 @@ NEEDED = {  # too large for CI
     "hugging_face_dataset": "datasets",
     "langchain_retriever": "langchain_core",
     "llama_index_retriever": "llama_index.core",
-    "fiftyone_dataset": "fiftyone",
 }
 
 

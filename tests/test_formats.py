@@ -164,7 +164,9 @@ def test_captions_leave_with_their_pictures(other, tmp_path, folder):
 
 
 def test_clip_retrievals_own_reader_reads_every_partition(photos, tmp_path, monkeypatch):
-    reader = pytest.importorskip("embedding_reader", reason="pip install embedding-reader")
+    reader = pytest.importorskip(
+        "embedding_reader", reason="pip install embedding-reader: wants pandas below 3"
+    )
     monkeypatch.setattr(clip_retrieval, "PARTITION", 4)
     monkeypatch.setattr(outgoing, "TOGETHER", 3)
     folder = exported(photos, tmp_path, "clip-retrieval")
@@ -490,6 +492,9 @@ def test_foreign_vectors_of_two_models_are_not_mixed_either(tmp_path):
         photos.import_vectors(source, format="npy", model="ViT-B-32/openai")
         with pytest.raises(ModelMismatchError, match="ViT-B-16"):
             photos.import_vectors(source, format="npy", model="ViT-B-16/openai")
+    for name in ("ViT-B/32,openai", "foreign:ViT-B-32/openai"):
+        with cs.Collection(tmp_path / "f", model=name) as again:
+            assert (again.model, len(again)) == ("foreign:ViT-B-32/openai", 1)
 
 
 def test_foreign_vectors_are_searched_by_words_with_their_model(tmp_path, folder):
