@@ -19,6 +19,7 @@ from .captions import Captioner, captioners, drop_captioner, find_captioner, use
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
 from .filters import Selection
+from .formats import Exported, ImportReport, bring_in, open_vectors, write_vectors
 from .index import About, Keeper, check_layout
 from .ingest import ingest
 from .labelling import classify
@@ -684,6 +685,79 @@ class Collection:
         id = picture.id if isinstance(picture, Hit) else picture
         self._content(id)  # raises where there is none
         return int(id)
+
+    # ------------------------------------------------------------------ formats
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str,
+        where: str | None = None,
+        progress: bool | None = None,
+    ) -> Exported:
+        """Write every picture's vector, path and metadata for other programs; see docs/formats.md.
+
+        Args:
+            path: an absent or empty folder ("clip-retrieval", "npy"), or a file, which is replaced
+                ("parquet", "faiss").
+            format: one of these four.
+            where: only pictures that pass; see `search`.
+            progress: show a bar; None does where a terminal is watching.
+
+        Returns:
+            Where it was written, and how many pictures.
+
+        Raises:
+            CollectionError: there are no vectors yet, the folder is not empty, or it cannot be written.
+            MissingExtraError: it needs pyarrow; the message has the pip command.
+        """
+        only, space = self._only(where), self._spaces.in_use()
+        if space is None:
+            raise CollectionError(f"{self.path} has no vectors yet; add pictures")
+        target = Path(absolute(path))
+        return write_vectors(self._store, space, target, format=format, only=only, progress=progress)
+
+    def import_vectors(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str,
+        model: AnyModel | None = None,
+        root: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> ImportReport:
+        """Add pictures whose vectors are there already; no picture is decoded and no model is loaded.
+
+        Files that are there become items as if `add` had been given a list of them, and a later `add`
+        encodes none of them again. Pictures that are gone are found all the same, in the source "(gone)".
+        Vectors that some other program made are searched with their model, and no vector of an encoder here
+        is ever put among them: see docs/formats.md.
+
+        Args:
+            path: what `export` or another program wrote.
+            format: "clip-retrieval", "npy", "parquet" or "rclip".
+            model: whose vectors they are. None: what they tell, else the model of the collection.
+            root: the folder that relative paths begin at. None: these are not looked for.
+            progress: show a bar; None does where a terminal is watching.
+
+        Returns:
+            What became of every row; print it. A row without a usable vector has failed.
+
+        Raises:
+            SourceError: there is nothing of that format.
+            ModelMismatchError: the collection's vectors are of another model or dimension.
+            ModelError: nobody says which model made the vectors.
+            LockedError: another process is writing to the collection.
+        """
+        whole = Path(absolute(path))
+        given = open_vectors(whole, format=format, model=model)
+        if given.model is None:
+            given = given._replace(model=self._spaces.named)
+        top = None if root is None else absolute(root)
+        report = bring_in(self._store, self._spaces, given, name=str(whole), root=top, progress=progress)
+        self._keep_index(progress)
+        return report
 
     # ------------------------------------------------------------------ index
 

@@ -4,9 +4,7 @@ Every picture ends in exactly one outcome. A kill at any instant costs at most t
 seconds of encoding: the next run skips what was committed.
 """
 
-import json
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -19,13 +17,13 @@ from itertools import islice
 from typing import Any
 
 from .decode import content_digest, decode
-from .errors import CollectionError, ImageError, ModelError
+from .errors import CollectionError, ImageError, ModelError, ModelMismatchError
 from .files import cores, interrupts_held
-from .outcomes import Loaded, Outcomes
+from .outcomes import Loaded, Outcomes, as_json
 from .progress import progress_bar
 from .report import Interrupted, Report, reason_of
 from .store import Space, Store
-from .types import Embeddings, Encoder, Item, Prepares, Source, as_embeddings
+from .types import FOREIGN, Embeddings, Encoder, Item, Prepares, Source, as_embeddings
 from .writer import Writer, writing
 
 logger = logging.getLogger("clipsearch")
@@ -63,6 +61,7 @@ def ingest(
 
     Raises:
         Interrupted: Ctrl-C; what was encoded is committed.
+        ModelMismatchError: a picture must be encoded, and the space's vectors were imported.
         SourceError: the source is absent or empty; nothing was changed.
         LockedError: another process is writing to the collection.
     """
@@ -158,7 +157,7 @@ class _Ingest:
         loaded = Loaded(replace(item, read=_spent))  # what it may hold is not kept until the commit
         started = time.perf_counter()
         try:
-            loaded.metadata = json.dumps(_plain(dict(item.metadata)), default=str)
+            loaded.metadata = as_json(item.metadata)
             data = item.read()
             loaded.sha256 = content_digest(data)
             if self.store.content_of(loaded.sha256) not in self.outcomes.encoded:
@@ -221,6 +220,7 @@ class _Ingest:
         if all(loaded.prepared is None for loaded in batch):
             return None  # nothing for the model, which then need not even be loaded
         if self.pool is None:
+            _refuse_foreign(self.space)
             self.pool = stack.enter_context(self._forward_threads())
         return self.pool.submit(self._encode_batch, batch)
 
@@ -284,13 +284,19 @@ class _Ingest:
         return vectors
 
 
-def _plain(value: Any) -> Any:
-    """Metadata without numbers that JSON cannot write, which become nothing known."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+def _refuse_foreign(space: Space) -> None:
+    """Keep the vectors of an encoder here apart from those that another program made.
+
+    Raises:
+        ModelMismatchError: the space has such vectors.
+    """
+    if space.foreign:
+        model = space.model.removeprefix(FOREIGN)
+        raise ModelMismatchError(
+            f"there are new pictures to encode, but the vectors in use are {space.model!r}: another program "
+            f"made them, which may prepare pictures otherwise. Encode all pictures here: "
+            f"add_model({model!r}), then use_model it (clipsearch index --upgrade --model {model})"
+        )
 
 
 def _spent() -> bytes:

@@ -1,7 +1,9 @@
 """What becomes of each picture, decided and recorded in one transaction."""
 
+import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,8 @@ from .report import Failure, Report
 from .store import ItemRow, Space, to_sql
 from .types import Item, Source
 from .writer import Writer
+
+GONE = ("imported", "(gone)")  # kind and root of the source of imported pictures whose files are not there
 
 
 @dataclass(slots=True)
@@ -107,9 +111,11 @@ class Outcomes:
 
     def _gone(self, other: ItemRow) -> bool:
         """Whether an item is no longer there, so that its bytes under another name have moved."""
-        if other.source == self.source_id and self.source.lists_all:
-            return self.source.item(other.key) is None
-        return other.missing
+        if other.source == self.source_id:
+            return self.source.item(other.key) is None if self.source.lists_all else other.missing
+        return other.missing or any(
+            row.id == other.source for row in self.store.sources() if (row.kind, row.root) == GONE
+        )
 
     def _count(self, loaded: Loaded, outcome: str) -> None:
         if outcome == "failed":
@@ -153,3 +159,16 @@ class ContentSet:
         if needed > len(self._flags):
             self._flags = np.concatenate([self._flags, np.zeros(needed, np.bool_)])  # at least doubled
         self._flags[list(contents)] = True
+
+
+def as_json(metadata: Mapping[str, Any]) -> str:
+    """What is known of a picture as JSON; numbers that JSON cannot write become nothing known."""
+    return json.dumps(_plain(dict(metadata)), default=str)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -7,7 +7,7 @@ from .captions import caption_spaces
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
-from .types import Encoder, fingerprint_of
+from .types import FOREIGN, Encoder, fingerprint_of
 from .writer import Writer, writing
 
 
@@ -44,6 +44,11 @@ class Spaces:
         return space.model if space else resolve(wanted)
 
     @property
+    def named(self) -> str | None:
+        """The model in use or asked for; None: nobody has named one yet."""
+        return None if self._wanted is None and self.in_use() is None else self.model
+
+    @property
     def encoder(self) -> Encoder:
         """The model in use.
 
@@ -63,6 +68,28 @@ class Spaces:
     def of_encoder(self, writer: Writer) -> Space:
         """The space of the model in use, made when there is none yet."""
         return self.in_use() or self._make(writer, self.encoder)
+
+    def of_import(self, writer: Writer, model: str, fingerprint: str | None, dim: int) -> Space:
+        """The space in use, made when there is none yet, for vectors that were made elsewhere.
+
+        Without the fingerprint of the weights they are kept as foreign.
+
+        Raises:
+            ModelMismatchError: the vectors in use, or the model asked for, are of another model.
+        """
+        own = model if fingerprint is not None or model.startswith(FOREIGN) else FOREIGN + model
+        marks, space = fingerprint or "", self.in_use()
+        if space is None:
+            if self._wanted is not None and own.removeprefix(FOREIGN) != resolve(self._wanted):
+                raise ModelMismatchError(f"found vectors of {model!r}; expected {resolve(self._wanted)!r}")
+            return writer.add_space(model=own, fingerprint=marks, dim=dim)
+        if (space.fingerprint, space.dim) != (marks, dim) or not (marks or space.model == own):
+            found = _described(own, dim, marks)
+            raise ModelMismatchError(
+                f"{self._store.path} has vectors of {_described(space.model, space.dim, space.fingerprint)}, "
+                f"which cannot be compared with those of {found}; import these into a collection of their own"
+            )
+        return space
 
     def filled_by(self, model: AnyModel) -> tuple[Encoder, Callable[[Writer], Space]]:
         """Another model, and what gives its space, made when there is none yet."""
@@ -129,7 +156,7 @@ class Spaces:
     def _refuse_another_model(self) -> None:
         """Refuse at once where the name tells, and not only when the model is loaded."""
         space = self.in_use()
-        if self._wanted is None or space is None or space.model == resolve(self._wanted):
+        if self._wanted is None or space is None or resolve(self._wanted) in _names(space):
             return
         # A directory that was moved, and an object under another name, may still be the same weights.
         named = isinstance(self._wanted, str) and not resolve(self._wanted).startswith("local-dir:")
@@ -137,16 +164,25 @@ class Spaces:
             raise self._mismatch(space, resolve(self._wanted))
 
     def _check(self, space: Space, encoder: Encoder) -> None:
-        theirs = fingerprint_of(encoder)
+        theirs = space.fingerprint if space.foreign else fingerprint_of(encoder)
         if (theirs, encoder.dim) != (space.fingerprint, space.dim):
             found = f"{encoder.model_id} ({encoder.dim} dimensions, weights {theirs[:12]})"
             raise self._mismatch(space, found)
 
     def _mismatch(self, space: Space, found: str) -> ModelMismatchError:
-        made_with = f"{space.model!r} ({space.dim} dimensions, weights {space.fingerprint[:12]})"
+        made_with = _described(space.model, space.dim, space.fingerprint)
         return ModelMismatchError(
             f"{self._store.path} has vectors of {made_with}, "
             f"which cannot be compared with those of {found!r}; "
             "leave the model out to use the collection's own, "
             "or fill a second space with add_model (clipsearch index --upgrade)"
         )
+
+
+def _described(model: str, dim: int, fingerprint: str) -> str:
+    return f"{model!r} ({dim} dimensions, weights {fingerprint[:12] or 'unknown'})"
+
+
+def _names(space: Space) -> tuple[str, str]:
+    """What the model of a space is called; that of foreign vectors also without their prefix."""
+    return space.model, space.model.removeprefix(FOREIGN)

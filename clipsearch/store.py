@@ -21,7 +21,7 @@ from .database import Connection, Database, make_database
 from .errors import CollectionError, DamagedError
 from .files import TEMPORARY, make_folder, write_durably, write_lock
 from .segments import Box, Segment, SegmentRow, open_segment
-from .types import Embeddings
+from .types import FOREIGN, Embeddings
 
 FORMAT = 1
 DESCRIPTION, DATABASE, SEAL, LOCK = "collection.json", "items.sqlite", "seal.json", "write.lock"
@@ -46,6 +46,11 @@ class Space(NamedTuple):
     fingerprint: str
     dim: int
     live: bool
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another program made the vectors: they are of the same model, and not quite ours."""
+        return self.model.startswith(FOREIGN)
 
 
 class ItemRow(NamedTuple):
@@ -176,7 +181,7 @@ class Store:
     def sources(self) -> list[SourceRow]:
         """Every source, oldest first."""
         rows = self.rows("SELECT id, kind, root, options FROM sources ORDER BY id")
-        return [SourceRow(id, kind, from_sql(root), _facts(options)) for id, kind, root, options in rows]
+        return [SourceRow(id, kind, from_sql(root), as_facts(options)) for id, kind, root, options in rows]
 
     def snapshot(self, space: Space) -> Snapshot:
         """The space as it is now, its segments mapped into memory."""
@@ -226,7 +231,7 @@ class Store:
                 part,
             ):
                 item = _item(row)
-                found[item.content or 0].append((item, _facts(facts) | _facts(metadata)))
+                found[item.content or 0].append((item, as_facts(facts) | as_facts(metadata)))
         return found
 
     def known(self, source: int, key: str) -> ItemRow | None:
@@ -295,7 +300,7 @@ def _item(row: Sequence[Any]) -> ItemRow:
     return ItemRow(id, source, from_sql(key), stamp, content, failure, bool(missing))
 
 
-def _facts(text: str) -> dict[str, Any]:
+def as_facts(text: str) -> dict[str, Any]:
     """What a column of JSON says."""
     try:
         facts: dict[str, Any] = json.loads(text)

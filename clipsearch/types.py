@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """float32, C order, shape (n, dim), unit rows: a dot product is a cosine."""
 
+FOREIGN = "foreign:"
+"""Begins the name under which vectors of a model are kept that another program made with it."""
+
 Role: TypeAlias = Literal["query", "document"]
 
 

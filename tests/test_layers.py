@@ -21,7 +21,7 @@ LAYERS = [
     {"index"},
     {"search", "upkeep"},
     {"ingest", "spaces", "labelling", "captioning"},
-    {"reader"},
+    {"reader", "formats"},
     {"second_look"},
     {"collection"},
     {"zeroshot"},

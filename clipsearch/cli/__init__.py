@@ -19,6 +19,7 @@ from ..errors import ClipsearchError
 from ..render import printable
 from .caption import caption
 from .demo import demo
+from .formats import export, import_vectors
 from .index import index
 from .indexes import indexes
 from .label import label
@@ -110,6 +111,8 @@ for command in (
     compact,
     remove,
     relocate,
+    export,
+    import_vectors,
     models,
     indexes,
 ):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ModelError
-from ..types import Encoder
+from ..types import FOREIGN, Encoder
 from .catalog import BUILTIN, CATALOG, DEFAULT_MODEL, Model
 from .names import FOLDER, SENTENCE, AnyModel, checked, resolve
 from .script import notice_script
@@ -47,7 +47,7 @@ def load_encoder(
     """
     if not isinstance(model, str) and not hasattr(model, "__fspath__"):
         return checked(model)
-    model_id = resolve(model)
+    model_id = resolve(model).removeprefix(FOREIGN)
     if _is_sentence(model_id):
         # Its dim is a property, since it is known only once the model is loaded.
         return cast(Encoder, _sentence(model_id, device=device, precision=precision))

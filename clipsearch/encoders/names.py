@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from ..errors import ModelError
-from ..types import Encoder
+from ..types import FOREIGN, Encoder
 from .catalog import CATALOG
 
 HUB = "hf-hub:"
@@ -30,7 +30,8 @@ def resolve(model: AnyModel) -> str:
             - `hf-hub:org/name`: an open_clip model on the Hugging Face hub,
             - `st:org/name`: a CLIP-like or sentence-transformers model there,
             - a directory, or `local-dir:` and a directory,
-            - an object with the four names of `Encoder`.
+            - an object with the four names of `Encoder`;
+            - `foreign:` and one of these: vectors that another program made with it.
 
     Returns:
         `builtin`, `ARCHITECTURE/WEIGHTS`, a hub's name with its prefix, `local-dir` and a colon before
@@ -43,6 +44,8 @@ def resolve(model: AnyModel) -> str:
         return _folder_id(os.fspath(model))
     if not isinstance(model, str):
         return checked(model).model_id
+    if model.startswith(FOREIGN):
+        return FOREIGN + resolve(model.removeprefix(FOREIGN))
     if model in CATALOG:
         return CATALOG[model].name
     if model.startswith(FOLDER):

@@ -1,0 +1,103 @@
+"""One Parquet file with a row for each picture, as DuckDB, LanceDB and Hugging Face `datasets` read it."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SourceError, require
+from ..files import write_durably
+from .about import about, checked_about
+from .arrow import PATHS, Kinds, kinds_of, rows, schema, table
+from .incoming import Batch, Incoming, incoming
+from .outgoing import TOGETHER, Outgoing
+
+VECTORS = ("vector", "embedding", "embeddings")
+
+
+def write(out: Outgoing, path: Path) -> int:
+    """Write one file; an existing one is replaced.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    require("pyarrow", extra="parquet")
+    said = json.dumps(about(out, dtype="float32", pictures=out.total))
+    kinds = kinds_of(out.metadata())
+    columns = schema(kinds, dim=out.space.dim, about=said)
+    write_durably(path, partial(_write, out, kinds, columns))
+    return out.total
+
+
+def _write(out: Outgoing, kinds: Kinds, columns: Any, file: BinaryIO) -> None:
+    from pyarrow.parquet import ParquetWriter
+
+    with ParquetWriter(file, columns) as writer:
+        for block in out.blocks():
+            writer.write_table(table(block.pictures, kinds, columns, block.vectors))
+
+
+def read(path: Path) -> Incoming:
+    """What such a file holds: a column vector, embedding or embeddings, and one of paths.
+
+    Raises:
+        SourceError: it is no such file.
+        MissingExtraError: pyarrow is not installed.
+    """
+    require("pyarrow", extra="parquet")
+    with opened(path) as file:
+        names, total = file.schema_arrow.names, file.metadata.num_rows
+        said = (file.schema_arrow.metadata or {}).get(b"clipsearch")
+        vector = next((name for name in VECTORS if name in names), "")
+        if not vector or not set(PATHS) & set(names):
+            raise SourceError(
+                f"{path} has the columns {', '.join(names)}; expected one of {', '.join(VECTORS)}, "
+                f"and one of {', '.join(PATHS)}"
+            )
+        dim = _dim(file, vector)
+    knows = checked_about(json.loads(said), path) if said else {}
+    return incoming(knows, dim, total, _batches(path, vector, dim))
+
+
+def opened(path: Path) -> Any:
+    """An open Parquet file.
+
+    Raises:
+        SourceError: there is none, or it is damaged.
+    """
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise SourceError(f"cannot read {path}: {error}") from error
+
+
+def _dim(file: Any, vector: str) -> int:
+    """How many numbers a vector has: what the type says, else the first vector; 0: there is none."""
+    size = getattr(file.schema_arrow.field(vector).type, "list_size", None)
+    if size is not None:
+        return int(size)
+    columns = (batch.column(0) for batch in file.iter_batches(TOGETHER, columns=[vector]))
+    lengths = (len(value) for column in columns for value in column if value.is_valid)
+    return next(lengths, 0)
+
+
+def _batches(path: Path, vector: str, dim: int) -> Iterator[Batch]:
+    with opened(path) as file:
+        for batch in file.iter_batches(TOGETHER):
+            yield rows(batch, without=VECTORS), _vectors(batch.column(vector), dim)
+
+
+def _vectors(column: Any, dim: int) -> npt.NDArray[np.float32]:
+    """The vectors of a column, (n, dim); nan where there is none, or one of another length."""
+    good = np.fromiter((value.is_valid and len(value) == dim for value in column), np.bool_, len(column))
+    vectors = np.full((len(column), dim), np.nan, np.float32)
+    flat = column.filter(good).flatten() if not good.all() else column.flatten()
+    vectors[good] = np.asarray(flat.to_numpy(zero_copy_only=False), np.float32).reshape(-1, dim)
+    return vectors
