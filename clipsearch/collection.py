@@ -181,8 +181,8 @@ class Collection:
         Args:
             source: a folder or its URL, a glob pattern, a zip, tar or Parquet file, shards such as
                 `shards/{00000..00099}.tar`, a table or a text file that names pictures, a list of paths, a
-                `datasets.Dataset`, or an iterable of (key, picture as bytes or PIL image) or of `Item` objects.
-                docs/sources.md tells of all.
+                `datasets.Dataset`, or an iterable of (key, picture as bytes or PIL image) or of `Item`
+                objects; docs/sources.md tells of all.
             exclude: patterns of paths or folder names to leave out.
             retry_failed: read pictures again that failed before and have not changed since.
             batch_size: pictures encoded at a time; None chooses.
