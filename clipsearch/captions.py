@@ -17,10 +17,8 @@ import numpy.typing as npt
 
 from .encoders.names import short
 from .errors import QueryError
-from .store import Space, Store
+from .store import Space, Store, marks, parts_of
 from .writer import Writer
-
-TOGETHER = 500  # contents in a query
 
 
 class Captioner(NamedTuple):
@@ -53,13 +51,11 @@ def captions_of(store: Store, contents: Sequence[int]) -> dict[int, str]:
     """The captions in use of those of some contents that have one."""
     captioner = in_use(store)
     found: dict[int, str] = {}
-    for start in range(0, len(contents) if captioner else 0, TOGETHER):
-        part = contents[start : start + TOGETHER]
-        query = (
-            f"SELECT content, text FROM captions WHERE captioner = {captioner.id if captioner else 0} "
-            f"AND text NOT NULL AND content IN ({','.join('?' * len(part))})"
-        )
-        found |= dict(store.rows(query, part))
+    if captioner is None:
+        return found
+    query = "SELECT content, text FROM captions WHERE captioner = ? AND text NOT NULL AND content IN"
+    for part in parts_of(contents):
+        found |= dict(store.rows(f"{query} ({marks(part)})", (captioner.id, *part)))
     return found
 
 

@@ -224,10 +224,10 @@ class Store:
     def items_of(self, contents: Sequence[int]) -> dict[int, list[tuple[ItemRow, dict[str, Any]]]]:
         """The present items that show each of some contents, oldest first, with all that is known of them."""
         found: dict[int, list[tuple[ItemRow, dict[str, Any]]]] = {content: [] for content in contents}
-        for part in _parts(contents):
+        for part in parts_of(contents):
             for *row, metadata, facts in self.rows(
                 f"SELECT {ITEM}, metadata, facts FROM items JOIN contents ON contents.id = content "
-                f"WHERE content IN ({_marks(part)}) AND NOT missing ORDER BY items.id",
+                f"WHERE content IN ({marks(part)}) AND NOT missing ORDER BY items.id",
                 part,
             ):
                 item = _item(row)
@@ -248,16 +248,16 @@ class Store:
     def sha256s(self, contents: Sequence[int]) -> dict[int, bytes]:
         """The digest of each of some contents."""
         found: dict[int, bytes] = {}
-        for part in _parts(contents):
-            found |= dict(self.rows(f"SELECT id, sha256 FROM contents WHERE id IN ({_marks(part)})", part))
+        for part in parts_of(contents):
+            found |= dict(self.rows(f"SELECT id, sha256 FROM contents WHERE id IN ({marks(part)})", part))
         return found
 
     def sha256s_of_items(self, items: Sequence[int]) -> dict[int, bytes]:
         """The digest of the content of each of some items that has one."""
         query = "SELECT items.id, sha256 FROM items JOIN contents ON contents.id = content WHERE items.id IN "
         found: dict[int, bytes] = {}
-        for part in _parts(items):
-            found |= dict(self.rows(f"{query} ({_marks(part)})", part))
+        for part in parts_of(items):
+            found |= dict(self.rows(f"{query} ({marks(part)})", part))
         return found
 
     def items_showing(self, content: int) -> list[ItemRow]:
@@ -358,12 +358,14 @@ def _left_half_made(path: Path) -> bool:
     return {entry.name for entry in path.iterdir()} <= begun
 
 
-def _parts(values: Sequence[Any]) -> Iterator[list[Any]]:
+def parts_of(values: Sequence[Any]) -> Iterator[list[Any]]:
+    """Values in parts that one query takes."""
     for start in range(0, len(values), KEYS_PER_QUERY):
         yield list(values[start : start + KEYS_PER_QUERY])
 
 
-def _marks(values: Sequence[Any]) -> str:
+def marks(values: Sequence[Any]) -> str:
+    """A question mark for each, as a query's IN wants them."""
     return ",".join("?" * len(values))
 
 

@@ -14,14 +14,12 @@ from .output import (
     existing,
     folder_argument,
     json_option,
-    shown,
+    tell_failures,
     where_option,
 )
 
 if TYPE_CHECKING:
     from ..captioning import CaptionReport
-
-FAILURES = 20  # shown after a run
 
 
 @click.command(
@@ -105,9 +103,6 @@ def caption(
 def _tell(report: "CaptionReport | None", encoded: int | None) -> None:
     if report is not None:
         click.echo(printable(str(report)))
-        for failure in report.failed[:FAILURES]:
-            click.echo(f"  {shown(failure.path)}: {printable(failure.reason)}")
-        if len(report.failed) > FAILURES:
-            click.echo(f"  and {len(report.failed) - FAILURES:,} more; --json lists them")
+        tell_failures(report.failed, "--json")
     if encoded is not None:
         click.echo(f"{counted(encoded, 'caption')} have vectors")

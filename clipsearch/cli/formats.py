@@ -14,10 +14,9 @@ from .output import (
     folder_argument,
     json_option,
     shown,
+    tell_failures,
     where_option,
 )
-
-FAILURES = 20  # shown after a run; the collection keeps all of them
 
 
 @click.command(
@@ -124,10 +123,6 @@ def import_vectors(
         emit(report.to_dict())
     else:
         click.echo(f"{shown(report.source)}: {printable(str(report))}")
-        for failure in report.failed[:FAILURES]:
-            click.echo(f"  {shown(failure.path)}: {printable(failure.reason)}")
-        if len(report.failed) > FAILURES:
-            more = len(report.failed) - FAILURES
-            click.echo(f"  and {more:,} more; `clipsearch info {shown(folder)} --failed` lists them")
+        tell_failures(report.failed, f"`clipsearch info {shown(folder)} --failed`")
     if report.failed:
         ctx.exit(SOME_FAILED)

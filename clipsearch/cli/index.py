@@ -9,14 +9,12 @@ import click
 
 from ..errors import SourceError
 from ..render import printable
-from .output import SOME_FAILED, describe, emit, examples, json_option, note, shown
+from .output import SOME_FAILED, describe, emit, examples, json_option, note, shown, tell_failures
 
 if TYPE_CHECKING:
     from ..collection import Collection
     from ..report import Report
     from ..types import Source
-
-FAILURES = 20  # shown after a run; the collection keeps all of them
 
 
 @click.command(
@@ -167,8 +165,4 @@ def _upgrade(photos: "Collection", model: str, device: str, precision: str) -> "
 def _tell(report: "Report", folder: Path) -> None:
     """Print what became of a source, and the first of what failed."""
     click.echo(f"{shown(report.source) or 'pictures named one by one'}: {printable(str(report))}")
-    for failure in report.failed[:FAILURES]:
-        click.echo(f"  {shown(failure.path)}: {printable(failure.reason)}")
-    if len(report.failed) > FAILURES:
-        more = len(report.failed) - FAILURES
-        click.echo(f"  and {more:,} more; `clipsearch info {folder} --failed` lists them")
+    tell_failures(report.failed, f"`clipsearch info {folder} --failed`")

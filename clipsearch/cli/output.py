@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from ..spec import size
 
 if TYPE_CHECKING:
     from ..collection import Collection
+    from ..report import Failure
 
+FAILURES = 20  # shown after a run
 SOME_FAILED = 3  # exit code: done, but some pictures cannot be read, now or when last tried
 
 KINDS = {"text": "words", "image": "pictures"}  # what people ask with
@@ -48,6 +50,14 @@ def shown(path: str | os.PathLike[str]) -> str:
         if whole.startswith(folder + os.sep):
             return printable(short + whole[len(folder) + 1 :])
     return printable(whole)
+
+
+def tell_failures(failed: "Sequence[Failure]", more: str) -> None:
+    """Print the first pictures that failed, with the reasons; `more` says where the others are listed."""
+    for failure in failed[:FAILURES]:
+        click.echo(f"  {shown(failure.path)}: {printable(failure.reason)}")
+    if len(failed) > FAILURES:
+        click.echo(f"  and {len(failed) - FAILURES:,} more; {more} lists them")
 
 
 def counted(count: int, one: str, many: str = "") -> str:

@@ -7,6 +7,7 @@ CLIPSEARCH_QUERY_CACHE=0 switches it off.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Judgements:
             made = {self._key(of): np.array([score]) for of, score in pairs if np.isfinite(score)}
             remember(FILE, self._name, made)
 
-    @property
+    @cached_property
     def _name(self) -> str:
         text = json.dumps(dict(self._spec or {}), sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
