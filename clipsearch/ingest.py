@@ -19,9 +19,10 @@ from typing import Any
 from .decode import content_digest, decode
 from .errors import CollectionError, ImageError, ModelError, ModelMismatchError
 from .files import cores, interrupts_held
-from .outcomes import Loaded, Outcomes, as_json
+from .outcomes import Loaded, Outcomes
 from .progress import progress_bar
 from .report import Interrupted, Report, reason_of
+from .sources.known import as_json
 from .store import Space, Store
 from .types import FOREIGN, Embeddings, Encoder, Item, Prepares, Source, as_embeddings
 from .writer import Writer, writing

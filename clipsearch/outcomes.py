@@ -1,9 +1,8 @@
 """What becomes of each picture, decided and recorded in one transaction."""
 
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .report import Failure, Report
+from .sources import ListSource
 from .store import ItemRow, Space, to_sql
 from .types import Item, Source
 from .writer import Writer
 
 GONE = ("imported", "(gone)")  # kind and root of the source of imported pictures whose files are not there
+LISTED = (ListSource.kind, ListSource.root)
+SILENT = (GONE, LISTED)  # sources that tell nothing of their pictures
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Outcomes:
         self.writer, self.store, self.space = writer, writer.store, space
         self.source, self.report = source, report
         self.source_id = writer.add_source(source.kind, source.root, source.options)
+        self._kinds = {row.id: (row.kind, row.root) for row in self.store.sources()}
+        self._before = self.store.last_item()  # of those above it nobody says yet that they moved
         self.encoded = ContentSet(self.store.snapshot(space).contents)  # which have a vector
         self.store.db.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key PRIMARY KEY) WITHOUT ROWID")
         self.store.db.execute("DELETE FROM temp.seen")
@@ -86,21 +90,29 @@ class Outcomes:
         if unread and known and known.content is not None:
             return self._keep(known, loaded)
         stamp = None if unread else item.stamp  # permissions change without the stamp: try again
-        values = (stamp, content, loaded.failure, loaded.metadata)
         others = self.store.items_showing(content) if known is None and content is not None else []
-        moved = next((other for other in others if self._gone(other)), None)
-        if target := known or moved:
+        moved = self._moved(item, others)
+        target = known or moved
+        metadata = self._told(target, content, loaded.metadata)
+        values = (stamp, content, loaded.failure, metadata, self.source_id, to_sql(item.key))
+        same = target is not None and metadata == self.store.metadata_of(target.id)
+        if target:
             update = "UPDATE items SET stamp = ?, content = ?, failure = ?, metadata = ?, missing = 0"
-            where = (self.source_id, to_sql(item.key), target.id)
-            self.store.db.execute(f"{update}, source = ?, key = ? WHERE id = ?", (*values, *where))
+            self.store.db.execute(f"{update}, source = ?, key = ? WHERE id = ?", (*values, target.id))
         else:
             insert = "INSERT INTO items (stamp, content, failure, metadata, source, key) VALUES (?,?,?,?,?,?)"
-            self.store.db.execute(insert, (*values, self.source_id, to_sql(item.key)))
+            self.store.db.execute(insert, values)
         if content is None:
             return "failed"
-        if known:
-            return "unchanged" if known.content == content else "updated"
-        return "moved" if moved else "same_content" if others else "added"
+        if known and known.content == content:
+            return "unchanged" if same else "retold"
+        return "updated" if known else "moved" if moved else "same_content" if others else "added"
+
+    def _told(self, target: ItemRow | None, content: int | None, metadata: str) -> str:
+        """What is known of a picture: lists tell nothing, so what an import told stays beside what comes."""
+        if target is None or target.content != content or self._kinds.get(target.source) not in SILENT:
+            return metadata
+        return json.dumps({**json.loads(self.store.metadata_of(target.id)), **json.loads(metadata)})
 
     def _keep(self, known: ItemRow, loaded: Loaded) -> str:
         """Keep the vector of a picture that cannot be read now; hide it if its file is gone."""
@@ -109,17 +121,33 @@ class Outcomes:
         self.store.db.execute("UPDATE items SET missing = 1 WHERE id = ?", (known.id,))
         return "missing"
 
+    def _moved(self, item: Item, others: Sequence[ItemRow]) -> ItemRow | None:
+        """Which of the items with its bytes a new one is: the one at its place before any other."""
+        gone = [other for other in others if self._gone(other) or self._same_file(other, item)]
+        return next((other for other in gone if self._at(other) == self.source.path(item.key)), None) or next(
+            iter(gone), None
+        )
+
     def _gone(self, other: ItemRow) -> bool:
         """Whether an item is no longer there, so that its bytes under another name have moved."""
         if other.source == self.source_id:
             return self.source.item(other.key) is None if self.source.lists_all else other.missing
-        return other.missing or any(
-            row.id == other.source for row in self.store.sources() if (row.kind, row.root) == GONE
-        )
+        return other.missing or (self._kinds.get(other.source) == GONE and other.id <= self._before)
+
+    def _same_file(self, other: ItemRow, item: Item) -> bool:
+        """Whether an item is the very file, named in a list, which now comes with its folder."""
+        return self._kinds.get(other.source) == LISTED and self._at(other) == self.source.path(item.key)
+
+    def _at(self, other: ItemRow) -> str:
+        """The path of a listed item or of one that is gone."""
+        return ListSource().path(other.key) if self._kinds.get(other.source) == LISTED else other.key
 
     def _count(self, loaded: Loaded, outcome: str) -> None:
         if outcome == "failed":
             self.fail(loaded.item, loaded.failure or "")
+        elif outcome == "retold":
+            self.report.unchanged += 1
+            self.report.new_metadata += 1
         else:
             setattr(self.report, outcome, getattr(self.report, outcome) + 1)
 
@@ -159,16 +187,3 @@ class ContentSet:
         if needed > len(self._flags):
             self._flags = np.concatenate([self._flags, np.zeros(needed, np.bool_)])  # at least doubled
         self._flags[list(contents)] = True
-
-
-def as_json(metadata: Mapping[str, Any]) -> str:
-    """What is known of a picture as JSON; numbers that JSON cannot write become nothing known."""
-    return json.dumps(_plain(dict(metadata)), default=str)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -47,7 +47,8 @@ class Pictures:
         for row in self._store.sources():
             source = restore(row.kind, row.root, row.options)
             if isinstance(source, ListSource):
-                yield ListSource([item.key for item in self._store.items() if item.source == row.id])
+                keys = [item.key for item in self._store.items() if item.source == row.id]
+                yield from [ListSource(keys)] if keys else []  # none: a folder has taken them over
             elif not isinstance(source, IteratorSource):
                 yield source
 

@@ -22,6 +22,7 @@ class Report:
         updated: known pictures whose bytes changed.
         moved: known pictures found under a new name; their ids stay.
         unchanged: known pictures, not read again unless their time stamp had changed.
+        new_metadata: how many of the unchanged are told otherwise now than before.
         same_content: new names for bytes that are there already; they share one vector.
         failed: pictures that cannot be read, now or when last tried, with the reason.
         missing: pictures that went since the last time; hidden, and kept until removed.
@@ -39,6 +40,7 @@ class Report:
     updated: int = 0
     moved: int = 0
     unchanged: int = 0
+    new_metadata: int = 0
     same_content: int = 0
     failed: list[Failure] = field(default_factory=list)
     missing: int = 0
@@ -73,8 +75,11 @@ class Report:
 
     def __str__(self) -> str:
         named = ("added", "updated", "moved", "unchanged", "same_content", "missing")
+        notes = {"unchanged": f" ({self.new_metadata:,} with new metadata)" if self.new_metadata else ""}
         counts = [
-            f"{getattr(self, name):,} {name.replace('_', '-')}" for name in named if getattr(self, name)
+            f"{getattr(self, name):,} {name.replace('_', '-')}{notes.get(name, '')}"
+            for name in named
+            if getattr(self, name)
         ]
         counts += [f"{len(self.failed):,} failed"] if self.failed else []
         line = ", ".join(counts) or "nothing to do"

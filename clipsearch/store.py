@@ -272,6 +272,16 @@ class Store:
         found = self.rows(f"SELECT {ITEM} FROM items WHERE id = ?", (id,))
         return _item(found[0]) if found else None
 
+    def last_item(self) -> int:
+        """The highest id of an item; 0: there is none."""
+        [(last,)] = self.rows("SELECT coalesce(max(id), 0) FROM items")
+        return int(last)
+
+    def metadata_of(self, id: int) -> str:
+        """What is known of an item beside its file's facts, as JSON."""
+        [(metadata,)] = self.rows("SELECT metadata FROM items WHERE id = ?", (id,))
+        return str(metadata)
+
     def items(self, *, failed: bool | None = None) -> Iterator[ItemRow]:
         """Every item in order of its id, missing ones too; only (or no) failed ones if asked."""
         condition = {None: "1", True: "failure NOT NULL", False: "failure IS NULL"}[failed]

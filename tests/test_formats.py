@@ -14,7 +14,7 @@ from PIL import Image
 
 import clipsearch as cs
 from clipsearch.errors import CollectionError, ModelError, ModelMismatchError, SourceError
-from clipsearch.formats import clip_retrieval, incoming, outgoing, rclip
+from clipsearch.formats import clip_retrieval, importing, outgoing, rclip
 from clipsearch.sources.disk import file_item
 from clipsearch.testing import COLOURS, ColourEncoder, ColourVLM
 from clipsearch.types import Item
@@ -114,7 +114,7 @@ def test_adding_the_same_files_after_an_import_encodes_nothing(photos, other, fo
     walked = other.add(folder)
 
     assert (listed.unchanged, listed.encoded) == (len(files), 0)
-    assert (walked.same_content, walked.encoded) == (len(files), 0)
+    assert (walked.moved, walked.encoded) == (len(files), 0), "the folder takes over what was listed"
 
 
 @pytest.mark.parametrize("format", BOTH_WAYS)
@@ -142,9 +142,9 @@ def test_pictures_are_written_and_read_in_blocks(photos, other, tmp_path, format
     monkeypatch.setattr("clipsearch.formats.npy.TOGETHER", 2)
     monkeypatch.setattr("clipsearch.formats.parquet.TOGETHER", 2)
     sizes = []
-    take = incoming._Import.take
+    take = importing._Import.take
     monkeypatch.setattr(
-        incoming._Import, "take", lambda self, rows, v: (sizes.append(len(rows)), take(self, rows, v))
+        importing._Import, "take", lambda self, rows, v: (sizes.append(len(rows)), take(self, rows, v))
     )
     other.import_vectors(exported(photos, tmp_path, format), format=format)
     assert max(sizes) == 2 and sum(sizes) == len(photos)
@@ -642,3 +642,180 @@ def test_parquet_of_another_program_needs_a_vector_and_a_path(tmp_path, other):
     write(pyarrow.table({"name": ["a"]}))
     with pytest.raises(SourceError, match="expected one of vector, embedding, embeddings"):
         other.import_vectors(tmp_path / "x.parquet", format="parquet")
+
+
+# ---------------------------------------------------------------------- which row is which picture
+
+
+def pieces(*keys, colours=("red", "green", "blue", "white")):
+    """Pictures in memory under such keys, each of another colour."""
+    from io import BytesIO
+
+    for key, colour in zip(keys, colours, strict=False):
+        file = BytesIO()
+        Image.new("RGB", (8, 8), colour).save(file, "PNG")
+        yield Item(key, file.getvalue)
+
+
+class Pieces:
+    """Pictures in memory, of one root."""
+
+    kind, lists_all, options = "pieces", False, {}
+
+    def __init__(self, root, items):
+        self.root, self._items = root, items
+
+    def items(self):
+        return iter(self._items)
+
+    def item(self, key):
+        return None
+
+    def path(self, key):
+        return key
+
+
+@pytest.mark.parametrize("format", BOTH_WAYS)
+@pytest.mark.parametrize("together", [1, 4096])
+def test_pictures_that_share_a_path_stay_different_pictures(
+    photos, other, tmp_path, format, together, monkeypatch
+):
+    for module in ("outgoing", "clip_retrieval", "npy", "parquet"):
+        monkeypatch.setattr(f"clipsearch.formats.{module}.TOGETHER", together)
+    for root, colours in (("one", ("red", "green")), ("two", ("blue", "white"))):
+        photos.add(Pieces(root, list(pieces("0", "1", colours=colours))))
+    path = exported(photos, tmp_path, format, where="key in ('0', '1')")
+
+    report = other.import_vectors(path, format=format)
+
+    assert (report.added, report.updated, report.failed, len(other)) == (4, 0, [], 4)
+    best = {colour: other.search(colour, k=1)[0] for colour in ("red", "green", "blue", "white")}
+    assert [hit.score for hit in best.values()] == pytest.approx([1, 1, 1, 1], abs=1e-3)
+    assert [best[colour].path for colour in ("red", "green")] == ["0", "1"]
+    assert best["blue"].path.startswith("0 (") and best["white"].path.startswith("1 (")
+    again = other.import_vectors(path, format=format)
+    assert (again.unchanged, len(other), again.gone) == (4, 4, 4)
+
+
+def coco(folder):
+    """Two tables of the same pictures that tell other things of them."""
+    names = [f"{name}.png" for name in ("red", "green", "blue")]
+    texts = {"captions": [f"a {name}" for name in names], "instances": [3, 4, 5]}
+    for table, values in texts.items():
+        lines = [f"{name},{value},{table}" for name, value in zip(names, values, strict=True)]
+        (folder / f"{table}.csv").write_text("\n".join([f"file_name,{table},table", *lines]))
+        yield folder / f"{table}.csv"
+
+
+@pytest.mark.parametrize("together", [2, 4096])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("format", BOTH_WAYS)
+def test_rows_of_one_picture_all_tell_of_it(
+    photos, other, tmp_path, folder, format, there, together, monkeypatch
+):
+    for module in ("outgoing", "clip_retrieval", "npy", "parquet"):
+        monkeypatch.setattr(f"clipsearch.formats.{module}.TOGETHER", together)
+    with cs.Collection(tmp_path / "coco", model=ColourEncoder()) as twice:
+        for table in coco(folder):
+            twice.add(table)
+        path = exported(twice, tmp_path, format)
+    if not there:
+        folder.rename(tmp_path / "away")
+
+    report = other.import_vectors(path, format=format)
+
+    assert (report.added, report.merged, report.unchanged, len(other)) == (3, 3, 0, 3)
+    assert "3 merged" in str(report)
+    (hit,) = other.search("green", k=1, where="captions = 'a green.png' and instances = 4")
+    assert hit.metadata["table"] == ["captions", "instances"]
+    again = other.import_vectors(path, format=format)
+    assert (again.unchanged, again.merged, len(other)) == (6, 0, 3)
+    assert other.search("green", k=1)[0].metadata == hit.metadata
+
+
+def test_rows_of_one_gone_picture_with_two_vectors_are_told(tmp_path, other):
+    paths = ["/gone/a", "/gone/b", "/gone/a", "/gone/b"]
+    lines = [{"path": path, "metadata": {"line": n}} for n, path in enumerate(paths)]
+    source = npy(tmp_path / "n", np.eye(3)[[0, 1, 2, 1]], lines)
+    report = other.import_vectors(source, format="npy")
+    assert [failure.path for failure in report.failed] == ["/gone/a"]
+    assert "another vector" in report.failed[0].reason
+    assert {hit.path: hit.metadata["line"] for hit in other.search("red")} == {
+        "/gone/a": 0,
+        "/gone/b": [1, 3],
+    }
+    assert other.search(embedding=[1, 0, 0], k=1)[0].path == "/gone/a" and other.failures() == []
+
+
+def test_importing_again_what_came_back_in_an_archive_brings_no_ghosts(other, tmp_path, folder):
+    (folder / ODD).unlink(missing_ok=True)
+    archive = Path(shutil.make_archive(tmp_path / "pictures", "zip", folder))
+    other.add(archive)
+    path = exported(other, tmp_path, "parquet")
+    assert other.import_vectors(path, format="parquet").unchanged == len(other)
+    with cs.Collection(tmp_path / "third", model=ColourEncoder()) as third:
+        third.import_vectors(path, format="parquet")
+        assert third.add(archive).moved == len(other)
+        before = third.paths()
+        again = third.import_vectors(path, format="parquet")
+        assert (again.unchanged, again.added, again.gone) == (len(other), 0, 0)
+        assert third.paths() == before
+
+
+def test_a_row_that_tells_no_bytes_is_known_by_its_path(other, tmp_path, folder):
+    (folder / ODD).unlink(missing_ok=True)
+    archive = Path(shutil.make_archive(tmp_path / "pictures", "zip", folder))
+    other.add(archive)
+    count, about = len(other), {"model": "colour", "fingerprint": "colour-1"}
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": f"{archive}/red.png"}], **about)
+    assert other.import_vectors(source, format="npy").unchanged == 1
+    assert len(other) == count
+
+
+def test_a_folder_takes_over_what_was_imported_of_its_files(photos, other, tmp_path, folder):
+    path = exported(photos, tmp_path, "npy")
+    other.import_vectors(path, format="npy")
+    ids = {place: id for id, place in other.paths().items()}
+
+    report = other.add(folder)
+
+    assert (report.moved, report.same_content, report.encoded) == (len(photos), 0, 0)
+    assert {place: id for id, place in other.paths().items()} == ids
+    assert {hit.source for hit in other.search("red", k=50)} == {str(folder)}
+    known = {Path(hit.path).name: hit.metadata for hit in other.search("red", k=50)}
+    assert known["red.png"]["tags"] == ["따뜻한", "warm"], "what came with the import stays known"
+    (folder / "green.png").unlink()
+    assert other.add(folder).missing == 1
+    assert len(other) == len(photos) - 1
+    assert [str(one) for one in other.refresh() if one.failed] == []
+    again = other.import_vectors(path, format="npy")
+    assert (again.unchanged, again.added) == (len(photos) - 1, 0)
+
+
+def test_an_import_of_what_a_folder_holds_changes_nothing(other, tmp_path, folder):
+    other.add(folder)
+    before = answers(other)
+    report = other.import_vectors(exported(other, tmp_path, "npy"), format="npy")
+    assert (report.unchanged, report.added, report.same_content) == (len(before), 0, 0)
+    assert answers(other) == before
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_relative_paths_are_the_same_pictures_once_their_root_is_named(tmp_path, folder, other, told):
+    import hashlib
+
+    digest = hashlib.sha256((folder / "red.png").read_bytes()).hexdigest() if told else None
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": "red.png", "content_sha256": digest}])
+    other.import_vectors(source, format="npy")
+    report = other.import_vectors(source, format="npy", root=folder)
+    assert report.gone == 0 and list(other.paths().values()) == [str(folder / "red.png")]
+
+
+def test_what_is_known_stays_when_an_import_says_otherwise(photos, other, tmp_path, folder):
+    about = {"model": "colour", "fingerprint": "colour-1"}
+    lines = [{"path": str(folder / "red.png"), "metadata": {"title": title}} for title in ("first", "second")]
+    for n, line in enumerate(lines):
+        other.import_vectors(npy(tmp_path / f"n{n}", np.eye(3)[:1], [line], **about), format="npy")
+    os.utime(folder / "red.png", ns=(1, 1))
+    other.add([folder / "red.png"])
+    assert other.search("red", k=1)[0].metadata["title"] == "first"

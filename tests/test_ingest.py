@@ -6,6 +6,9 @@ import signal
 import threading
 import time
 import weakref
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -578,3 +581,56 @@ def test_a_number_that_json_cannot_write_is_nothing_known(photos, folder):
     photos.add(Own())
     known = photos.search("red", where="rating = 4 and n is null and width > 1")[0].metadata
     assert (known["n"], known["m"], known["rating"]) == (None, {"far": [1.5, None]}, 4)
+
+
+# ---------------------------------------------------------------------- what is known of a picture
+
+
+def test_values_of_numpy_and_dates_are_what_they_mean(tmp_path):
+    known = {
+        "price": np.int64(3),
+        "share": np.float32(0.5),
+        "ok": np.bool_(True),
+        "box": np.arange(3),
+        "nan": np.float64("nan"),
+        "when": datetime(2024, 5, 6, 7, 8, 9),
+        "day": date(2024, 5, 6),
+        "moment": np.datetime64("2024-05-06T07:08:09"),
+        "file": Path("a/b.jpg"),
+        "cost": Decimal("1.5"),
+        "nested": {"deep": (np.int8(1), [np.uint8(2)])},
+        7: "number",
+    }
+    with cs.Collection(tmp_path / "c", model=ColourEncoder()) as photos:
+        picture = Image.new("RGB", (4, 4), "red")
+        photos.add([cs.Item("red", lambda: picture, metadata=known)])
+        (hit,) = photos.search("red", where="price < 5 and share = 0.5 and ok and box = 2 and cost < 2")
+    expected = {
+        "price": 3,
+        "share": 0.5,
+        "ok": True,
+        "box": [0, 1, 2],
+        "nan": None,
+        "when": "2024-05-06T07:08:09",
+        "day": "2024-05-06",
+        "moment": "2024-05-06T07:08:09",
+        "file": "a/b.jpg",
+        "cost": 1.5,
+        "nested": {"deep": [1, [2]]},
+        "7": "number",
+    }
+    assert {name: hit.metadata.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j])
+def test_what_cannot_be_kept_fails_its_own_picture_with_the_name(tmp_path, value):
+    picture = Image.new("RGB", (4, 4), "red")
+    items = [
+        cs.Item("bad", lambda: picture, metadata={"inner": [{"thing": value}]}),
+        cs.Item("good", lambda: picture),
+    ]
+    with cs.Collection(tmp_path / "c", model=ColourEncoder()) as photos:
+        report = photos.add(items)
+    assert report.added == 1
+    ((path, reason),) = report.failed
+    assert path == "bad" and "'inner'" in reason and type(value).__name__ in reason and "expected" in reason

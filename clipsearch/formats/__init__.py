@@ -11,7 +11,8 @@ from ..progress import progress_bar
 from ..store import Space, Store
 from ..types import FOREIGN
 from . import clip_retrieval, faiss_file, npy, parquet, rclip
-from .incoming import ImportReport, Incoming, bring_in
+from .importing import ImportReport, bring_in
+from .incoming import Incoming
 from .outgoing import Outgoing
 
 __all__ = ["READERS", "WRITERS", "Exported", "ImportReport", "bring_in", "open_vectors", "write_vectors"]

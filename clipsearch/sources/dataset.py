@@ -10,9 +10,9 @@ from typing import Any
 from ..errors import ImageError, SourceError, require
 from ..types import Item
 from .disk import native, read_file, stamp
+from .known import Known
 from .names import exclusion
 from .parquet import class_name
-from .sidecars import Known
 from .table import plain_columns
 
 

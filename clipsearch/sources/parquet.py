@@ -15,9 +15,9 @@ from ..errors import ImageError, SourceError, require
 from ..files import cores
 from ..types import Item
 from .disk import absolute, native, read_file, stamp
+from .known import Known
 from .names import exclusion
 from .shards import Shards
-from .sidecars import Known
 from .table import plain_columns
 
 NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "bytes", "image_bytes", "content")

@@ -2,40 +2,17 @@
 
 import json
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import ImageError
+from .known import Known
 
 Read = Callable[[], bytes]
 
 ENDINGS = (".json", ".txt", ".cls")  # the later ones win where two tell the same
 MAX_SIDECAR = 1 << 16  # bytes; a larger one is for another program, such as one that keeps the picture in it
-
-
-class Known(Mapping[str, Any]):
-    """What is known of a picture, read when it is first looked at: never for one that is unchanged.
-
-    Args:
-        load: gives the values; those that are None are left out, as nothing is known there.
-    """
-
-    def __init__(self, load: Callable[[], Mapping[str, Any]]) -> None:
-        self._load = load
-
-    @cached_property
-    def _values(self) -> dict[str, Any]:
-        return {str(name): value for name, value in self._load().items() if value is not None}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 def is_sidecar(name: str) -> bool:

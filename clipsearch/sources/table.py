@@ -14,8 +14,8 @@ from ..errors import MissingExtraError, SourceError, require
 from ..types import Item
 from .coco import coco_rows
 from .disk import absolute, file_item, native, read_file, to_posix
+from .known import Known, as_json, both
 from .names import exclusion
-from .sidecars import Known
 
 PATHS = ("file_name", "filename", "image_path", "filepath", "file_path", "path", "file", "image")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
@@ -54,9 +54,9 @@ class Table:
             self.trouble = f"cannot read the table {path!r}: {getattr(error, 'strerror', None) or error}"
 
     def _put(self, key: str, values: dict[str, Any]) -> None:
-        text = json.dumps(values, default=str)
+        text = as_json(values)
         if known := self.rows.get(key):
-            text = json.dumps(_both(json.loads(known), json.loads(text)))
+            text = json.dumps(both(json.loads(known), json.loads(text)))
         self.rows[key] = text
 
 
@@ -211,16 +211,6 @@ _READERS: dict[str, Callable[[str], Iterator[dict[str, Any]]]] = {
     ".json": coco_rows,
     ".parquet": _parquet,
 }
-
-
-def _both(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """What two rows say: once what they agree on."""
-    both = first | second
-    for name in first.keys() & second.keys():
-        listed = first[name] if isinstance(first[name], list) else [first[name]]
-        if second[name] != first[name]:
-            both[name] = listed if second[name] in listed else [*listed, second[name]]
-    return both
 
 
 def _merged(known: Mapping[str, Any], row: str) -> dict[str, Any]:
