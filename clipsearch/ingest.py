@@ -16,6 +16,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from PIL.Image import Image
+
 from .decode import content_digest, decode
 from .errors import CollectionError, ImageError, ModelError, ModelMismatchError
 from .files import cores, interrupts_held
@@ -105,6 +107,7 @@ class _Ingest:
                     committed = time.perf_counter()
             self._commit()
             self.outcomes.mark_missing()
+            self.report.warnings += getattr(self.source, "warnings", [])
         except KeyboardInterrupt:
             self._commit()
             raise Interrupted(self.report, f"{self.report.encoded:,} new pictures") from None
@@ -159,7 +162,7 @@ class _Ingest:
         started = time.perf_counter()
         try:
             loaded.metadata = as_json(item.metadata)
-            data = item.read()
+            data = _picture(item.read())
             loaded.sha256 = content_digest(data)
             if self.store.content_of(loaded.sha256) not in self.outcomes.encoded:
                 picture = decode(data, min_side=self.prepares.min_side if self.prepares else None)
@@ -283,6 +286,13 @@ class _Ingest:
         if len(vectors) != len(prepared):
             raise ValueError(f"the encoder gave {len(vectors)} vectors for {len(prepared)} pictures")
         return vectors
+
+
+def _picture(data: object) -> bytes | Image:
+    """What `read` gave, if it is a picture."""
+    if not isinstance(data, bytes | Image):
+        raise ImageError(f"read() gave {type(data).__name__}; expected the bytes of a file or a PIL image")
+    return data
 
 
 def _refuse_foreign(space: Space) -> None:

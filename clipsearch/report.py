@@ -27,6 +27,7 @@ class Report:
         failed: pictures that cannot be read, now or when last tried, with the reason.
         missing: pictures that went since the last time; hidden, and kept until removed.
         encoded: how many went through the model.
+        warnings: what is to be said of the source as a whole.
         device, precision: what the model ran on and in; empty if it was not needed or does not tell.
         seconds: wall time, of which loading the model took `loading`.
         decoding: seconds each decoding thread worked; encoding: each of the model's; writing: to disk.
@@ -45,6 +46,7 @@ class Report:
     failed: list[Failure] = field(default_factory=list)
     missing: int = 0
     encoded: int = 0
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     loading: float = 0.0
     decoding: float = 0.0
@@ -83,10 +85,11 @@ class Report:
         ]
         counts += [f"{len(self.failed):,} failed"] if self.failed else []
         line = ", ".join(counts) or "nothing to do"
-        if not self.encoded:
-            return f"{line} in {self.seconds:.1f} s"
-        speed = f"{self.images_per_second:.1f} images/s with {self.on}"
-        return f"{line} in {self.seconds:.1f} s: {speed}, bound by {self.bottleneck}"
+        line += f" in {self.seconds:.1f} s"
+        if self.encoded:
+            speed = f"{self.images_per_second:.1f} images/s with {self.on}"
+            line += f": {speed}, bound by {self.bottleneck}"
+        return "; ".join([line, *self.warnings])
 
 
 class Interrupted(KeyboardInterrupt):

@@ -17,9 +17,10 @@ from .exact import ExactIndex, Neighbours
 from .filters import Selection
 from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
+from .outcomes import GONE
 from .results import Hit, SearchResults, caption_of
 from .segments import Box
-from .sources import restore
+from .sources import IteratorSource, restore
 from .store import ItemRow, Snapshot, Space, Store
 from .types import Candidate, Embeddings, Encoder, Source, as_embeddings
 
@@ -229,8 +230,16 @@ def _of(items: list[Known], only: Selection | None) -> list[Known]:
 def _read(source: Source, key: str) -> "bytes | Image":
     item = source.item(key)
     if item is None:
-        raise SourceError("the picture is no longer where it was; if its folder moved, relocate the source")
+        raise SourceError(f"the picture is no longer where it was; {_way_out(source)}")
     return item.read()
+
+
+def _way_out(source: Source) -> str:
+    if (source.kind, source.root) == GONE:
+        return "it was gone when its vector was imported; add its folder or archive when that is back"
+    if isinstance(source, IteratorSource):
+        return "it was handed over, and only what lies in files or archives can be read again"
+    return "if its folder moved, relocate the source"
 
 
 def pixels(read: "Callable[[], bytes | Image]", sha256: bytes) -> "Image":

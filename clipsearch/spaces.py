@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable
 
 from .captions import caption_spaces
-from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, resolve
+from .encoders import CATALOG, DEFAULT_MODEL, AnyModel, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
 from .types import FOREIGN, Encoder, fingerprint_of
@@ -75,8 +75,10 @@ class Spaces:
         Without the fingerprint of the weights they are kept as foreign.
 
         Raises:
-            ModelMismatchError: the vectors in use, or the model asked for, are of another model.
+            ModelMismatchError: the vectors in use, or the model asked for, are of another model, or the model
+                is known to make vectors of another length.
         """
+        _refuse_another_length(model, dim)
         own = model if fingerprint is not None or model.startswith(FOREIGN) else FOREIGN + model
         marks, space = fingerprint or "", self.in_use()
         if space is None:
@@ -108,7 +110,10 @@ class Spaces:
         space = space or self._named(resolve(model))
         if space is None:
             names = [space.model for space in self.all()]
-            raise CollectionError(f"{self._store.path} has no vectors of {model!r}, only of {names}")
+            raise CollectionError(
+                f"{self._store.path} has no vectors of {model!r}, only of {names}; add_model makes them, "
+                "of all pictures that can be read again"
+            )
         return space
 
     def use(self, space: Space, encoder: Encoder | None = None) -> None:
@@ -177,6 +182,13 @@ class Spaces:
             "leave the model out to use the collection's own, "
             "or fill a second space with add_model (clipsearch index --upgrade)"
         )
+
+
+def _refuse_another_length(model: str, dim: int) -> None:
+    name = model.removeprefix(FOREIGN)
+    known = next((one.dim for one in CATALOG.values() if one.name == name), dim)
+    if dim not in (0, known):  # 0: there are none
+        raise ModelMismatchError(f"found vectors of {dim} numbers; expected {known}, as {name!r} makes them")
 
 
 def _described(model: str, dim: int, fingerprint: str) -> str:

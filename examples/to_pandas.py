@@ -15,7 +15,8 @@ def main(folder: str, query: str) -> None:
         photos.add(folder)
         photos.export("photos.parquet", format="parquet")
         scores = photos.search(query, k=len(photos)).to_pandas().set_index("id")["score"]
-    table = pandas.read_parquet("photos.parquet").set_index("id").join(scores)
+    table = pandas.read_parquet("photos.parquet").set_index("id")
+    table["score"] = scores  # of one that came with the pictures we take no notice
     if "camera" not in table:  # no picture knows it
         table["camera"] = "unknown"
     for camera, group in table.groupby(table["camera"].fillna("unknown")):

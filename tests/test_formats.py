@@ -486,7 +486,7 @@ def test_vectors_of_another_model_or_dimension_are_refused(photos, tmp_path, oth
 def test_foreign_vectors_of_two_models_are_not_mixed_either(tmp_path):
     from clipsearch.store import Store
 
-    source = npy(tmp_path / "n", np.ones((1, 3)), [{"path": "/a"}])
+    source = npy(tmp_path / "n", np.ones((1, 512)), [{"path": "/a"}])
     Store.create(tmp_path / "f").close()
     with cs.Collection(tmp_path / "f") as photos:
         photos.import_vectors(source, format="npy", model="ViT-B-32/openai")
@@ -819,3 +819,66 @@ def test_what_is_known_stays_when_an_import_says_otherwise(photos, other, tmp_pa
     os.utime(folder / "red.png", ns=(1, 1))
     other.add([folder / "red.png"])
     assert other.search("red", k=1)[0].metadata["title"] == "first"
+
+
+def test_vectors_of_another_length_than_a_known_model_makes_are_refused(tmp_path):
+    from clipsearch.store import Store
+
+    source = npy(tmp_path / "n", np.ones((1, 3)), [{"path": "/a"}])
+    Store.create(tmp_path / "f").close()
+    with cs.Collection(tmp_path / "f") as photos:
+        with pytest.raises(ModelMismatchError, match="found vectors of 3 numbers; expected 512"):
+            photos.import_vectors(source, format="npy", model="ViT-B-32/openai")
+        assert photos.models == []
+
+
+def test_what_a_line_tells_beside_our_names_is_metadata(tmp_path, other):
+    line = {"path": "/gone", "stars": 5, "id": 7, "key": "k", "source": "s", "metadata": {"room": "hall"}}
+    other.import_vectors(npy(tmp_path / "n", np.eye(3)[:1], [line]), format="npy")
+    assert other.search("red", k=1)[0].metadata == {"stars": 5, "room": "hall"}
+
+
+def test_a_faiss_file_replaces_no_json_of_anothers(photos, tmp_path):
+    (tmp_path / "holiday.json").write_text('{"mine": 1}')
+    for text in ('{"mine": 1}', "precious", "[1]"):
+        (tmp_path / "holiday.json").write_text(text)
+        with pytest.raises(CollectionError, match=r"holiday\.json is there"):
+            photos.export(tmp_path / "holiday.faiss", format="faiss")
+        assert (tmp_path / "holiday.json").read_text() == text
+    assert not (tmp_path / "holiday.faiss").exists()
+    photos.export(tmp_path / "mine.faiss", format="faiss")
+    assert photos.export(tmp_path / "mine.faiss", format="faiss").pictures == len(photos)
+
+
+def test_an_exported_table_is_not_taken_for_one_of_pictures(photos, tmp_path):
+    with pytest.raises(SourceError, match="import_vectors"):
+        photos.add(exported(photos, tmp_path, "parquet").rename(tmp_path / "x.parquet"))
+
+
+def test_columns_of_several_values_come_along_and_pictures_do_not(tmp_path, other):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    row = {
+        "path": "/a",
+        "vector": [1.0, 0.0, 0.0],
+        "place": {"city": "Seoul"},
+        "thumb": b"x",
+        "thumbs": [b"x"],
+    }
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "x.parquet")
+    other.import_vectors(tmp_path / "x.parquet", format="parquet")
+    assert other.search("red", k=1)[0].metadata == {"place": {"city": "Seoul"}}
+
+
+def test_a_picture_that_cannot_be_shown_says_why(other, tmp_path):
+    other.import_vectors(
+        npy(tmp_path / "n", np.eye(3)[:1], [{"path": "/gone"}], model="colour", fingerprint="colour-1"),
+        format="npy",
+    )
+    other.add(pieces("handed", colours=["blue"]))
+    for query, way in (("red", "gone when its vector was imported"), ("blue", "handed over")):
+        with pytest.raises(SourceError, match=way):
+            other.search(query, k=1)[0].image()
+    with pytest.raises(CollectionError, match="add_model makes them, of all pictures that can be read again"):
+        other.use_model("builtin")

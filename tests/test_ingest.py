@@ -634,3 +634,19 @@ def test_what_cannot_be_kept_fails_its_own_picture_with_the_name(tmp_path, value
     assert report.added == 1
     ((path, reason),) = report.failed
     assert path == "bad" and "'inner'" in reason and type(value).__name__ in reason and "expected" in reason
+
+
+def test_what_a_read_gave_that_is_no_picture_is_named(photos):
+    ((path, reason),) = photos.add(
+        [cs.Item("a", lambda: "text"), cs.Item("b", lambda: Image.new("L", (4, 4)))]
+    ).failed
+    assert (path, reason) == ("a", "read() gave str; expected the bytes of a file or a PIL image")
+
+
+def test_pictures_that_are_told_otherwise_are_counted(photos, folder):
+    photos.add(folder)
+    (folder / "red.txt").write_text("a red one")
+    report = photos.add(folder)
+    assert (report.unchanged, report.new_metadata) == (3, 1)
+    assert "3 unchanged (1 with new metadata)" in str(report)
+    assert "3 unchanged in" in str(photos.add(folder))

@@ -154,3 +154,9 @@ def test_a_place_that_is_absent_empty_or_unknown_is_an_error(store):
     ]:
         with pytest.raises(SourceError, match=why):
             keys(url)
+
+
+def test_a_pattern_at_a_url_says_that_only_folders_are_read(store):
+    paint(store, "red.png", "red")
+    with pytest.raises(SourceError, match="patterns at a URL are not read"):
+        list(open_source("memory://bucket/*.png").items())

@@ -470,8 +470,17 @@ def test_a_single_picture_and_an_iterator_of_paths_are_lists(tmp_path):
 
 def test_a_folder_in_a_list_fails_when_read(tmp_path):
     (item,) = open_source([tmp_path]).items()
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="one by one"):
         item.read()
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.zip", "X.CSV", "captions.json", "x.parquet", "list.txt"])
+def test_a_source_in_a_list_of_pictures_says_how_to_add_it(tmp_path, name):
+    write(tmp_path / name)
+    (item,) = open_source([tmp_path / name]).items()
+    with pytest.raises(ImageError, match="one by one"):
+        item.read()
+    assert item.stamp
 
 
 @posix_only
@@ -527,6 +536,11 @@ def test_an_iterator_is_not_read_ahead():
         ([("a", np.zeros(3))], "found ('a', ndarray)"),
         ([Image.new("L", (1, 1))], "found Image <PIL.Image"),
         (7, "found int 7; expected a folder"),
+        (7, "pairs or Items"),
+        (
+            type("DataFrame", (), {"columns": ["file_name"], "__iter__": lambda self: iter(["file_name"])})(),
+            "found a DataFrame with columns; expected its file",
+        ),
         (b"photos", "found bytes b'photos'"),
         ({"a": b""}, "found dict"),
         (None, "found NoneType None"),
@@ -590,3 +604,11 @@ def test_an_unchanged_file_costs_one_stat(tmp_path, monkeypatch):
     assert len(stats) <= 3, "the folder's own; files are stat-ed once each, by their directory entry"
     assert all(stat.S_ISREG(plain(tmp_path / item.key).st_mode) for item in items)
     assert io.BytesIO(items[0].read()).read() == b"picture"
+
+
+@pytest.mark.parametrize("ending", [".tar", ".parquet"])
+def test_a_folder_of_shards_says_which_pattern_they_are(tmp_path, ending):
+    (tmp_path / f"0000{ending}").write_bytes(b"")
+    assert f"its {ending} files are {tmp_path / '*'!s}{ending}".replace("'", "") in error(tmp_path).replace(
+        "'", ""
+    )

@@ -231,7 +231,7 @@ def test_a_table_that_is_none_says_what_was_expected(folder):
     (folder / "list.jsonl").write_text("[1]\n")
     assert "line 1: found '[1]'; expected an object" in error(folder / "list.jsonl")
     (folder / "odd.jsonl").write_text('{"path": 3}\n')
-    assert "row 1 has 3 as its path" in error(folder / "odd.jsonl")
+    assert "row 1, if no other, has 3 for a path" in error(folder / "odd.jsonl")
     (folder / "binary.csv").write_bytes(b"file_name\x00\n\x00\n")
     assert error(folder / "binary.csv")
     (folder / "bad.parquet").write_bytes(b"no parquet")
@@ -292,3 +292,50 @@ def test_an_item_of_a_broken_table_says_why(folder):
     with pytest.raises(ImageError, match="columns are a; expected one of file_name"):
         item.read()
     assert os.path.basename(open_source(folder).path(item.key)) == "metadata.csv"
+
+
+def test_rows_of_a_folders_table_that_name_no_picture_are_told(folder, photos):
+    (folder / "metadata.csv").write_text("file_name,label\nred.png,warm\nblue.png,cold\nnone.png,x\n")
+    report = photos.add(folder)
+    assert report.added == 3 and report.failed == []
+    (warning,) = report.warnings
+    assert warning.startswith("2 rows of metadata tables name no picture there is, such as 'blue.png'")
+    assert warning in str(report) and report.to_dict()["warnings"] == [warning]
+    assert photos.add(folder, exclude=["blue.png", "none.png"]).warnings == []
+    assert photos.add(folder / "red*").warnings == []
+
+
+def test_a_row_without_a_path_costs_no_other(folder, photos):
+    (folder / "t.csv").write_text("file_name,label\nred.png,warm\n,lost\ndeep/blue.png,cold\n")
+    report = photos.add(folder / "t.csv")
+    ((path, reason),) = report.failed
+    assert (
+        report.added == 2
+        and path == str(folder / "t.csv")
+        and "row 2, if no other, has '' for a path" in reason
+    )
+    assert photos.search("blue", k=1, where="label = 'cold'")[0].key == "deep/blue.png"
+    (folder / "t.csv").write_text("file_name,label\nred.png,warm\n,lost\n")
+    assert photos.add(folder / "t.csv").missing == 1
+    (folder / "t.csv").write_text("file_name,label\nred.png,warm\n")
+    assert photos.add(folder / "t.csv").failed == [] and photos.failures() == []
+
+
+def test_a_picture_in_a_tables_text_is_not_taken_for_a_path(folder):
+    (folder / "b.jsonl").write_text(json.dumps({"image": "iVBOR" * 10_000}))
+    assert len(error(folder / "b.jsonl")) < 400
+
+
+def test_names_of_columns_and_numbers_may_have_spaces_around(folder):
+    (folder / "t.csv").write_text("file_name, stars , note\nred.png, 5, a b\n")
+    assert known(folder / "t.csv") == {"red.png": {"stars": 5, "note": " a b"}}
+
+
+def test_a_table_of_another_encoding_says_how_to_convert_it(folder):
+    (folder / "t.csv").write_bytes("file_name,note\nred.png,caf\u00e9\n".encode("latin-1"))
+    assert "iconv -f ISO-8859-1 -t UTF-8" in error(folder / "t.csv")
+
+
+def test_the_row_numbers_of_pandas_are_no_metadata(folder):
+    parquet(folder / "t.parquet", [{"file_name": "red.png", "n": 1, "__index_level_0__": 7}])
+    assert known(folder / "t.parquet") == {"red.png": {"n": 1}}

@@ -12,7 +12,7 @@ from ..errors import ModelError
 
 logger = logging.getLogger("clipsearch")
 
-_BUILTIN = "take the small model that comes with clipsearch: model='builtin'"
+_BUILTIN = "in a new collection, take the small model that comes with clipsearch: model='builtin'"
 _PATIENCE = 3.0  # seconds for the hub to say anything at all
 _TOKENIZER_MARKS = ("tokenizer_config.json", "tokenizer.json")
 _TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json",

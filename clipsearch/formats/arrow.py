@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..labels.outputs import is_utf8, shown
+from ..sources.table import plain_columns
 from .incoming import Row
 from .outgoing import Picture
 
@@ -139,19 +140,13 @@ def _stored(value: Any, kind: str) -> Any:
 
 def rows(table: Any, *, without: Sequence[str] = ()) -> list[Row]:
     """What a table or batch says of each picture; columns in `without` are left out."""
-    fields = [field for field in table.schema if field.name not in without and _readable(field)]
-    texts = {field.name for field in fields if (field.metadata or {}).get(b"clipsearch") == b"json"}
-    plain = table.select([field.name for field in fields]).to_pylist()
-    return [_row(record, texts) for record in plain]
-
-
-def _readable(field: Any) -> bool:
-    """Whether a column is worth keeping as metadata: no pictures, and no other vectors."""
     from pyarrow import types
 
-    of = field.type
-    binary = types.is_binary(of) or types.is_large_binary(of)
-    return field.name == "path_bytes" or not (binary or types.is_struct(of) or types.is_fixed_size_list(of))
+    plain = {*plain_columns(table.schema), "path_bytes"}  # no pictures, and no other vectors
+    fields = [field for field in table.schema if field.name in plain and field.name not in without]
+    fields = [field for field in fields if not types.is_fixed_size_list(field.type)]
+    texts = {field.name for field in fields if (field.metadata or {}).get(b"clipsearch") == b"json"}
+    return [_row(record, texts) for record in table.select([field.name for field in fields]).to_pylist()]
 
 
 def _row(record: dict[str, Any], texts: set[str]) -> Row:

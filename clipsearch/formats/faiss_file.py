@@ -1,5 +1,6 @@
 """A FAISS index of all vectors, and beside it a JSON file that says whose they are."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,10 +20,11 @@ def write(out: Outgoing, path: Path) -> int:
     memory, so this takes two bytes of it for each number.
 
     Raises:
-        CollectionError: the name ends in .json, or a file cannot be written.
+        CollectionError: the name ends in .json, a file cannot be written, or NAME.json is another's.
     """
     if path.suffix == ".json":
         raise CollectionError(f"found the name {path.name!r}; expected another ending, such as .faiss")
+    _refuse_anothers(path.with_suffix(".json"), path.name)
     faiss = load_faiss()
     index = faiss.IndexScalarQuantizer(
         out.space.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
@@ -37,6 +39,19 @@ def write(out: Outgoing, path: Path) -> int:
     said = about(out, dtype="float16", pictures=len(ids))
     write_json(path.with_suffix(".json"), said | {"index": path.name, "ids": ids, "paths": paths})
     return len(ids)
+
+
+def _refuse_anothers(path: Path, index: str) -> None:
+    try:
+        ours = json.loads(path.read_bytes()).get("index") == index
+    except FileNotFoundError:
+        return
+    except (ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise CollectionError(
+            f"{path} is there and would be replaced, but is not of {index}; choose another name"
+        )
 
 
 def _save(faiss: Any, index: Any, file: BinaryIO) -> None:

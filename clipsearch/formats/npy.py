@@ -16,6 +16,7 @@ from .incoming import Batch, Incoming, Row, incoming, mapped
 from .outgoing import TOGETHER, Outgoing, Picture
 
 VECTORS, ITEMS = "vectors.npy", "items.jsonl"
+OWN = ("id", "path", "key", "source", "content_sha256", "metadata")
 
 
 def write(out: Outgoing, folder: Path) -> int:
@@ -65,7 +66,9 @@ class ArrayFile:
 
 
 def read(folder: Path) -> Incoming:
-    """What such a folder holds. Of a line only `path` is needed; `metadata` is an object.
+    """What such a folder holds. Of a line only `path` is needed.
+
+    Metadata are what is in `metadata`, an object, and all names that `write` does not know.
 
     Raises:
         SourceError: a file is absent or no such file.
@@ -99,7 +102,8 @@ def _row(line: bytes, where: str) -> Row:
     try:
         record = json.loads(line)
         digest = record.get("content_sha256")
-        path, metadata = record["path"], dict(record.get("metadata") or {})
+        others = {name: value for name, value in record.items() if name not in OWN}
+        path, metadata = record["path"], others | dict(record.get("metadata") or {})
         return Row(str(path), metadata, bytes.fromhex(digest) if digest else None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{where}: expected an object with a path ({error!r})") from error

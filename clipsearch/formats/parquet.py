@@ -75,7 +75,7 @@ def opened(path: Path) -> Any:
     try:
         return ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
+        raise SourceError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _dim(file: Any, vector: str) -> int:

@@ -14,7 +14,7 @@ from .disk import absolute, native
 from .folder import FolderSource, has_magic, split_pattern
 from .given import IteratorSource, ListSource, read_list
 from .names import is_picture
-from .parquet import ParquetSource, has_pictures
+from .parquet import ParquetSource, has_pictures, is_export
 from .remote import RemoteSource
 from .shards import is_pattern
 from .table import TableSource, is_table
@@ -43,7 +43,7 @@ _MEMBERS = ("kind", "root", "lists_all", "options", "items", "item", "path")  # 
 _EXPECTED = (
     "expected a folder, a glob pattern, the URL of a folder, a zip, tar or Parquet file, shards such as "
     "'x/{00000..00099}.tar', a .csv, .jsonl, .parquet or COCO .json file that names pictures, a .txt file "
-    "with a path on each line, a picture, a list of paths, a datasets.Dataset, or (key, picture) pairs"
+    "with a path on each line, a picture, a list of paths, a datasets.Dataset, (key, picture) pairs or Items"
 )
 
 
@@ -70,6 +70,11 @@ def open_source(spec: SourceSpec, *, exclude: str | Sequence[str] = ()) -> Sourc
         return _open_path(absolute(spec), patterns)
     if is_dataset(spec):
         return DatasetSource(spec, exclude=patterns)
+    if hasattr(spec, "columns"):
+        raise SourceError(
+            f"found a {type(spec).__name__} with columns; expected its file: write it as Parquet or CSV with "
+            "the paths in file_name, and add that; or give an Item for each row"
+        )
     lacking = [name for name in _MEMBERS if not hasattr(spec, name)]
     if not lacking:
         if patterns:
@@ -134,6 +139,11 @@ def _open_file(path: str, exclude: Sequence[str]) -> Source:
         return ListSource(read_list(path), exclude=exclude)
     if path.lower().endswith(".parquet") and has_pictures(path):
         return ParquetSource(path, exclude=exclude)
+    if path.lower().endswith(".parquet") and is_export(path):
+        raise SourceError(
+            f"{path!r} holds vectors that a collection exported; expected pictures: "
+            "import_vectors(…, format='parquet') takes it, and encodes nothing (clipsearch import)"
+        )
     if is_table(path):
         return TableSource(path, exclude=exclude)
     if is_zipfile(native(path)):

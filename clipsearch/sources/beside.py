@@ -36,8 +36,18 @@ class Beside:
             if entry.name in TABLES and not self._excluded(folder + entry.name):
                 table = Table(entry.path)
                 self._rows |= {posixpath.normpath(folder + name): row for name, row in table.rows.items()}
-                if table.trouble:
-                    yield Item(folder + entry.name, partial(_fail, table.trouble), stamp(entry.stat()))
+                if table.troubles:
+                    yield Item(folder + entry.name, partial(_fail, table.troubles), stamp(entry.stat()))
+
+    @property
+    def unused(self) -> str:
+        """What is to be said of rows for which no picture came; empty: nothing."""
+        if not (keys := [key for key in self._rows if not self._excluded(key)]):
+            return ""
+        return (
+            f"{len(keys):,} rows of metadata tables name no picture there is, such as {keys[0]!r}: "
+            "file_name is relative to the table's folder"
+        )
 
     def add(self, item: Item) -> Item:
         """The picture with what is known of it, in its stamp too."""

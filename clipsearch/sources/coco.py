@@ -24,7 +24,8 @@ def coco_rows(path: str) -> Iterator[dict[str, Any]]:
         names = {category["id"]: category["name"] for category in content.get("categories", [])}
         captions, categories = _by_image(content.get("annotations", []), names)
     except (TypeError, KeyError, AttributeError) as error:
-        raise SourceError(f"expected COCO's format: images with id and file_name ({error!r})") from error
+        why = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise SourceError(f"expected COCO's format: images with id and file_name, but {why}") from error
     for id, file_name in images:
         row = {"file_name": file_name, "image_id": id}
         yield row | _listed("caption", captions.get(id)) | _listed("categories", categories.get(id))

@@ -39,6 +39,7 @@ class FolderSource:
         root: absolute path of the folder, or the absolute pattern.
         options: {"exclude": patterns}, where there are any.
         lists_all: whether the last listing could look into every folder.
+        warnings: what the last listing found to be said of the folder as a whole.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class FolderSource:
         self.root = os.path.join(self._folder, *pattern)
         self.options: Mapping[str, Any] = {"exclude": list(exclude)} if exclude else {}
         self.lists_all = True
+        self.warnings: list[str] = []
 
     def items(self) -> Iterator[Item]:
         """Yield every picture as it is found, sorted by name within each folder, files before folders.
@@ -66,12 +68,22 @@ class FolderSource:
         def rest(key: str) -> frozenset[_Pattern]:
             return frozenset() if excluded(key) else _rest(tuple(key.split("/")), pattern)
 
-        for item in _walk(self._folder, rest, pattern, Beside(excluded)):
+        beside = Beside(excluded)
+        for item in _walk(self._folder, rest, pattern, beside):
             empty = False
             self.lists_all &= not item.key.endswith("/")
             yield item
         if empty:
-            raise SourceError(f"no picture in {self.root!r}; expected files named like .jpg, .png, .heic, …")
+            raise SourceError(
+                f"no picture in {self.root!r}; expected files named like .jpg, .png, .heic, …{self._hint()}"
+            )
+        self.warnings = [beside.unused] if beside.unused and not self._pattern else []
+
+    def _hint(self) -> str:
+        """What to add instead where there are files that hold pictures."""
+        endings = {os.path.splitext(name)[1].lower() for name in os.listdir(native(self._folder))}
+        found = next((ending for ending in (".tar", ".parquet") if ending in endings), None)
+        return f"; its {found} files are {os.path.join(self._folder, '*' + found)!r}" if found else ""
 
     def item(self, key: str) -> Item | None:
         """The file of that key as it is now, without what others tell of it; None when it is gone."""

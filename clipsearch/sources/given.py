@@ -2,19 +2,23 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from errno import EISDIR
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL.Image import Image
 
-from ..errors import SourceError
+from ..errors import ImageError, SourceError
 from ..types import Item
 from .disk import absolute, file_item, native, read_file, to_posix
 from .names import exclusion
 
+ONE_BY_ONE = "no picture, but a place that holds or names some: add such places one by one"
+PLACES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tar", ".tsv", ".txt", ".zip")
+
 
 class ListSource:
-    """Files named one by one, whatever their names end in; keys are their absolute posix paths.
+    """Files named one by one, of any ending but those of tables and archives; keys are absolute posix paths.
 
     All lists are one source, so a file is one item however often and in however many lists it is
     named. A file that does not exist is an item whose `read` raises FileNotFoundError.
@@ -43,7 +47,14 @@ class ListSource:
         if not self._keys:
             raise SourceError("the list names no picture; expected at least one path")
         for key in self._keys:
-            yield self.item(key) or Item(key, partial(read_file, self.path(key)))
+            path = self.path(key)
+            found = self.item(key)
+            if path.lower().endswith(PLACES):
+                yield Item(key, partial(_fail, ImageError(ONE_BY_ONE)), found.stamp if found else None)
+            elif found is None and os.path.isdir(native(path)):
+                yield Item(key, partial(_fail, IsADirectoryError(EISDIR, ONE_BY_ONE)))
+            else:
+                yield found or Item(key, partial(read_file, path))
 
     def item(self, key: str) -> Item | None:
         """The file of that path as it is now, or None when it is gone."""
@@ -121,6 +132,10 @@ def read_list(path: str) -> list[str]:
     except OSError as error:
         raise SourceError(f"cannot read the list {path!r}: {error.strerror or error}") from error
     return [os.path.join(os.path.dirname(path), os.path.expanduser(line)) for line in lines if line.strip()]
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
 
 
 def _checked(pair: object) -> Item:

@@ -93,7 +93,8 @@ class ParquetSource:
                 raise SourceError(f"found columns {names}; expected one of pictures, such as image")
         except (OSError, SourceError) as error:
             if self._shards.plain:
-                raise SourceError(f"cannot read the Parquet file {path!r}: {error}") from error
+                why = getattr(error, "strerror", None) or error
+                raise SourceError(f"cannot read the Parquet file {path!r}: {why}") from error
             self.lists_all = False
             yield Item(self._shards.own_key(path), partial(_fail, error))
             return
@@ -111,6 +112,14 @@ def has_pictures(path: str) -> bool:
     require("pyarrow", extra="parquet")
     try:
         return _File(path, "").column is not None
+    except (OSError, SourceError):
+        return False
+
+
+def is_export(path: str) -> bool:
+    """Whether a Parquet file holds what a collection exported: paths and vectors."""
+    try:
+        return b"clipsearch" in (_File(path, "").schema.metadata or {})
     except (OSError, SourceError):
         return False
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from ..errors import ImageError, SourceError, require
 from ..types import Item
 from .disk import MAX_BYTES
+from .folder import has_magic
 from .names import exclusion, is_hidden, is_picture
 from .sidecars import MAX_SIDECAR, is_sidecar, known_from, sidecar_names, small
 
@@ -104,9 +105,9 @@ class RemoteSource:
                 entries = files.ls(f"{base}/{folder}".rstrip("/"), detail=True)
             except Exception as error:  # of the store's own classes
                 if not folder:
-                    raise SourceError(
-                        f"cannot list {self.root!r}: {type(error).__name__}: {error}"
-                    ) from error
+                    hint = "; patterns at a URL are not read, only folders" if has_magic(self.root) else ""
+                    why = f"{type(error).__name__}: {error}{hint}"
+                    raise SourceError(f"cannot list {self.root!r}: {why}") from error
                 yield Item(folder, partial(_fail, OSError(f"{type(error).__name__}: {error}")))
                 continue
             if not folder and [str(entry["name"]).rstrip("/") for entry in entries] == [base]:

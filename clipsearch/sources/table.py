@@ -18,6 +18,7 @@ from .known import Known, as_json, both
 from .names import exclusion
 
 PATHS = ("file_name", "filename", "image_path", "filepath", "file_path", "path", "file", "image")
+_OF_PANDAS = re.compile(r"__index_level_\d+__")  # the number of each row
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 _PLACES = (
     "",
@@ -32,7 +33,8 @@ _PLACES = (
     "..",
 )
 
-Row = tuple[str, dict[str, Any]]  # (path as the table has it, the other columns)
+LONGEST = 1 << 15  # characters of a path, which Windows allows; a longer one is a picture in base64 or so
+Row = tuple[Any, dict[str, Any]]  # (path as the table has it, the other columns)
 
 
 class Table:
@@ -42,16 +44,25 @@ class Table:
         rows: metadata as JSON, by posix path as the table spells it. Where several rows are of one picture,
             a value that differs is the list of them.
         trouble: why there may be more rows; empty: there are not.
+        pathless: the first row that names no path; empty: all do.
     """
 
     def __init__(self, path: str) -> None:
         self.rows: dict[str, str] = {}
-        self.trouble = ""
+        self.trouble, self.pathless = "", ""
         try:
-            for name, values in _rows(path):
-                self._put(posixpath.normpath(to_posix(name)), values)
+            for number, (name, values) in enumerate(_rows(path), 1):
+                if isinstance(name, str) and 0 < len(name) < LONGEST:
+                    self._put(posixpath.normpath(to_posix(name)), values)
+                elif not self.pathless:
+                    self.pathless = f"{path!r}: row {number}, if no other, has {name!r:.80} for a path"
         except (SourceError, MissingExtraError, OSError, ValueError, csv.Error) as error:
             self.trouble = f"cannot read the table {path!r}: {getattr(error, 'strerror', None) or error}"
+
+    @property
+    def troubles(self) -> str:
+        """All that is wrong with it; empty: nothing is."""
+        return "; ".join(filter(None, (self.trouble, self.pathless)))
 
     def _put(self, key: str, values: dict[str, Any]) -> None:
         text = as_json(values)
@@ -101,13 +112,13 @@ class TableSource:
         table, self._table = self._table or Table(self.root), None
         self.lists_all = not table.trouble
         if not table.rows:
-            raise SourceError(table.trouble or f"the table {self.root!r} names no picture")
+            raise SourceError(table.troubles or f"the table {self.root!r} names no picture")
         excluded = exclusion(self.options.get("exclude", ()))
         for key, row in table.rows.items():
             if not excluded(key):
                 yield with_row(self.item(key) or Item(key, partial(read_file, self.path(key))), row)
-        if table.trouble:
-            yield Item("/", partial(_fail, table.trouble))
+        if table.troubles:
+            yield Item("/", partial(_fail, table.troubles))
 
     def item(self, key: str) -> Item | None:
         """The file of that key as it is now, without what the table says of it; None when it is gone."""
@@ -144,34 +155,49 @@ def plain_columns(schema: Any) -> list[str]:
         bytes_like = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
         return not (bytes_like or pyarrow.types.is_fixed_size_binary(kind))
 
-    return [field.name for field in schema if is_plain(field.type)]
+    return [field.name for field in schema if is_plain(field.type) and not _OF_PANDAS.fullmatch(field.name)]
 
 
 def _rows(path: str) -> Iterator[Row]:
-    """Every row with a path, without the values that are not known."""
+    """Every row, without the values that are not known."""
     column = ""
-    for number, row in enumerate(_READERS[posixpath.splitext(path)[1].lower()](path), 1):
+    for row in _READERS[posixpath.splitext(path)[1].lower()](path):
         column = column or next((name for name in PATHS if name in row), "")
         if not column:
             raise SourceError(f"columns are {', '.join(map(str, row))}; expected one of {', '.join(PATHS)}")
-        name = row.get(column)
-        if not isinstance(name, str) or not name:
-            raise SourceError(f"row {number} has {name!r:.80} as its {column}; expected a path")
-        yield name, {key: value for key, value in row.items() if key != column and value not in (None, "")}
+        yield (
+            row.get(column),
+            {key: value for key, value in row.items() if key != column and value not in (None, "")},
+        )
 
 
 def _csv(path: str) -> Iterator[dict[str, Any]]:
     with open(native(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         dialect = "excel-tab" if path.lower().endswith(".tsv") else "excel"
-        for row in csv.DictReader(file, dialect=dialect, restkey="", restval=None):
+        reader = csv.DictReader(file, dialect=dialect, restkey="", restval=None)
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        for row in reader:
             row.pop("", None)  # the number that pandas writes before each row, and what has no heading
             column = next((name for name in PATHS if name in row), "")
-            yield {name: value if name == column else _number(value) for name, value in row.items()}
+            yield {name: value if name == column else _number(_utf8(value)) for name, value in row.items()}
+
+
+def _utf8(text: str | None) -> str | None:
+    """The text, if it is one; only a path may hold other bytes, since a file may bear them."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        found = text and text.encode(errors="surrogateescape")
+        raise SourceError(
+            f"found {found!r:.80}, which is not UTF-8; convert the table first, such as with "
+            "iconv -f ISO-8859-1 -t UTF-8"
+        ) from error
+    return text
 
 
 def _number(text: str | None) -> Any:
     """A number where a text is one as it would be written: 007 is none."""
-    if not text or not _NUMBER.fullmatch(text):
+    if not text or not _NUMBER.fullmatch(text.strip()):
         return text
     return float(text) if set(text) & set(".eE") else int(text)
 
