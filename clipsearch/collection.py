@@ -246,10 +246,11 @@ class Collection:
     def remove(self, *what: int | str | os.PathLike[str], where: str | None = None) -> int:
         """Forget pictures; the files themselves are not touched.
 
-        A file that is still in its source comes back with the next `add` of that source.
+        A file that is still in its source comes back with the next `add` of that source. A source of which
+        nothing is left is forgotten: `refresh` does not look through it.
 
         Args:
-            what: ids, paths of pictures, or folders: everything below them goes.
+            what: ids, paths of pictures, folders (everything below them goes), or sources as they were added.
             where: a condition as in `search`: only pictures that pass go; without `what`, all that do.
 
         Returns:

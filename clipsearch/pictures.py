@@ -95,7 +95,12 @@ class Pictures:
         names = {os.fsdecode(one) for one in what if isinstance(one, str | bytes | os.PathLike)}
         paths = names | {absolute(name) for name in names}
         ids = {operator.index(one) for one in what if not isinstance(one, str | bytes | os.PathLike)}
-        named = (row for row in self._items() if row[0].id in ids or _below(row[1], paths))
+        whole = {row.id for row in self._store.sources() if row.root in paths}
+
+        def is_named(item: ItemRow, path: str) -> bool:
+            return item.id in ids or item.source in whole or _below(path, paths)
+
+        named = (row for row in self._items() if is_named(*row))
         if only is None:
             return self._delete(named)
         return self._delete(row for row in (named if what else self._items()) if only.has(row[0].id))

@@ -5,6 +5,7 @@ import gc
 import io
 import os
 import shutil
+import tarfile
 import weakref
 
 import numpy as np
@@ -537,3 +538,16 @@ def test_a_collection_that_is_let_go_lets_its_files_go(tmp_path):
         assert gone() is None, "something points back to it, and keeps deleted files on the disk"
     finally:
         gc.enable()
+
+
+def test_a_source_is_removed_by_the_name_it_was_added_under(photos, folder, tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        tar.add(folder, "in")
+    (tmp_path / "t.csv").write_text(f"file_name\n{folder / 'red.png'}\n")
+    pattern = str(tmp_path / "{0..1}.tar")
+    photos.add(folder)
+    before = photos.paths()
+    for source in (pattern, tmp_path / "t.csv"):
+        photos.add(source)
+        assert photos.remove(source) > 0
+        assert photos.failures() == [] and photos.paths() == before

@@ -150,8 +150,9 @@ def remove(
 ) -> None:
     """Forget pictures: by path, id, folder or condition.
 
-    A folder means all below it; with --where too, those that pass. The files themselves are not
-    touched. One that is still in its source comes back with the next `clipsearch index`.
+    A folder means all below it, a source (a pattern, a table) all that came with it; with --where too, those
+    that pass. The files themselves are not touched. One that is still in its source comes back when that is
+    looked through again; a source of which nothing is left is forgotten.
     """
     chosen = [bool(what) or where is not None, missing, model is not None, captions is not None]
     if sum(chosen) != 1:

@@ -33,8 +33,8 @@ def load_tower(recipe: Recipe, side: Side) -> "nn.Module":
     except Exception as error:  # torch, timm, open_clip and safetensors each have their own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"cannot load the {side} tower of {recipe.model_id!r}: {recipe.weights} does not hold it whole "
-            f"({reason} …); fetch the model again"
+            f"cannot load the {side} tower of {recipe.model_id!r}: {reason} …; either {recipe.weights} "
+            "does not hold it whole (fetch the model again), or what reads it does not work (pip check)"
         ) from error
     return tower.eval().requires_grad_(False)
 

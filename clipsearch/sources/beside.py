@@ -45,8 +45,8 @@ class Beside:
         if not (keys := [key for key in self._rows if not self._excluded(key)]):
             return ""
         return (
-            f"{len(keys):,} rows of metadata tables name no picture there is, such as {keys[0]!r}: "
-            "file_name is relative to the table's folder"
+            f"rows of metadata tables that name no picture there is: {len(keys):,}, such as {keys[0]!r} "
+            "(file_name is relative to the table's folder)"
         )
 
     def add(self, item: Item) -> Item:

@@ -33,7 +33,7 @@ _PLACES = (
     "..",
 )
 
-LONGEST = 1 << 15  # characters of a path, which Windows allows; a longer one is a picture in base64 or so
+LONGEST = 4096  # characters of a path, as on Linux; a longer one is a picture in base64 or so
 Row = tuple[Any, dict[str, Any]]  # (path as the table has it, the other columns)
 
 
@@ -55,7 +55,7 @@ class Table:
                 if isinstance(name, str) and 0 < len(name) < LONGEST:
                     self._put(posixpath.normpath(to_posix(name)), values)
                 elif not self.pathless:
-                    self.pathless = f"{path!r}: row {number}, if no other, has {name!r:.80} for a path"
+                    self.pathless = f"the table {path!r} has {name!r:.80} for a path in row {number}"
         except (SourceError, MissingExtraError, OSError, ValueError, csv.Error) as error:
             self.trouble = f"cannot read the table {path!r}: {getattr(error, 'strerror', None) or error}"
 
