@@ -42,7 +42,7 @@ class Outcomes:
         self.source, self.report = source, report
         self.source_id = writer.add_source(source.kind, source.root, source.options)
         self._kinds = {row.id: (row.kind, row.root) for row in self.store.sources()}
-        self._before = self.store.last_item()  # of those above it nobody says yet that they moved
+        self.before = self.store.last_item()  # of those above it nobody says yet that they moved
         self.encoded = ContentSet(self.store.snapshot(space).contents)  # which have a vector
         self.store.db.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key PRIMARY KEY) WITHOUT ROWID")
         self.store.db.execute("DELETE FROM temp.seen")
@@ -132,7 +132,7 @@ class Outcomes:
         """Whether an item is no longer there, so that its bytes under another name have moved."""
         if other.source == self.source_id:
             return self.source.item(other.key) is None if self.source.lists_all else other.missing
-        return other.missing or (self._kinds.get(other.source) == GONE and other.id <= self._before)
+        return other.missing or (self._kinds.get(other.source) == GONE and other.id <= self.before)
 
     def _same_file(self, other: ItemRow, item: Item) -> bool:
         """Whether an item is the very file, named in a list, which now comes with its folder."""

@@ -882,3 +882,55 @@ def test_a_picture_that_cannot_be_shown_says_why(other, tmp_path):
             other.search(query, k=1)[0].image()
     with pytest.raises(CollectionError, match="add_model makes them, of all pictures that can be read again"):
         other.use_model("builtin")
+
+
+def digest_of(path):
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("together", [1, 4096])
+@pytest.mark.parametrize("gone_first", [True, False])
+def test_a_gone_copy_of_a_file_of_the_same_import_stays_an_item(
+    tmp_path, other, folder, together, gone_first, monkeypatch
+):
+    monkeypatch.setattr("clipsearch.formats.npy.TOGETHER", together)
+    digest = digest_of(folder / "red.png")
+    lines = [{"path": path, "content_sha256": digest} for path in (str(folder / "red.png"), "/gone")]
+    source = npy(tmp_path / "n", np.eye(3)[[0, 0]], lines[::-1] if gone_first else lines)
+    assert other.import_vectors(source, format="npy").gone == 1
+    assert sorted(other.paths().values()) == sorted(line["path"] for line in lines)
+    assert other.import_vectors(source, format="npy").unchanged == 2 and len(other) == 2
+
+
+def test_a_relative_path_of_other_bytes_is_another_picture(tmp_path, other, folder):
+    about = {"model": "colour", "fingerprint": "colour-1"}
+    lines = [{"path": "red.png", "content_sha256": digest_of(folder / "blue.png")}, {"path": "red.png"}]
+    first, second = (npy(tmp_path / f"n{n}", np.eye(3)[[n]], [line], **about) for n, line in enumerate(lines))
+    other.import_vectors(first, format="npy")
+    other.import_vectors(second, format="npy", root=folder)
+    assert sorted(other.paths().values()) == sorted(["red.png", str(folder / "red.png")])
+
+
+def test_copies_that_come_back_are_told_apart_by_their_places(tmp_path, other, folder):
+    about = {"model": "colour", "fingerprint": "colour-1"}
+    digest = digest_of(folder / "red.png")
+    names = ["red.png", "red again.png"]  # a folder is walked in the other order
+    lines = [{"path": str(folder / n), "content_sha256": digest, "metadata": {"of": n}} for n in names]
+    source = npy(tmp_path / "n", np.eye(3)[[0, 0]], lines, **about)
+    folder.rename(tmp_path / "away")
+    other.import_vectors(source, format="npy")
+    (tmp_path / "away").rename(folder)
+    assert other.add(folder).moved == 2
+    known = {hit.key: hit.metadata.get("of") for hit in other.search("red", k=50)}
+    assert [known[name] for name in names] == names
+
+
+def test_what_was_told_of_other_bytes_is_forgotten_with_them(tmp_path, other, folder):
+    about = {"model": "colour", "fingerprint": "colour-1"}
+    lines = [{"path": str(folder / "red.png"), "metadata": {"title": "red"}}]
+    other.import_vectors(npy(tmp_path / "n", np.eye(3)[:1], lines, **about), format="npy")
+    Image.new("RGB", (8, 8), "blue").save(folder / "red.png")
+    assert other.add([folder / "red.png"]).updated == 1
+    assert "title" not in other.search("blue", k=1)[0].metadata

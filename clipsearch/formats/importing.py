@@ -286,6 +286,7 @@ class _Import:
             source = restore(*GONE, {}) if gone else self._list
             made = self._outcomes[gone] = Outcomes(self._writer, self._space, source, self._report)
             made.encoded = self._encoded  # both add to the one
+            made.before = self._before  # it may be made in the middle of the import
         return self._outcomes[gone]
 
     def _source(self, kind: str, root: str) -> int:
