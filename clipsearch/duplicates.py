@@ -282,7 +282,7 @@ def _reason(qualities: list[Quality]) -> str:
 def _qualities(
     sets: list[list[int]], files: dict[int, list[Hit]], progress: bool | None
 ) -> dict[int, Quality]:
-    """How good each content of some sets is; those of as many pixels as another of their set are looked at."""
+    """How good each content of some sets is; it is looked at where another of its set has as many pixels."""
     pixels = {content: _pixels(hits[0]) for content, hits in files.items()}
     tied: dict[tuple[int, int], list[int]] = {}
     for number, contents in enumerate(sets):

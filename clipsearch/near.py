@@ -6,6 +6,7 @@ compared in full.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,7 +23,9 @@ Fetch: TypeAlias = Callable[[Rows], Embeddings]
 TOGETHER = 4096  # vectors fetched at a time
 SAMPLE = 20_000  # vectors that the strong axes are found from
 STRONG = 32  # axes kept: CLIP's have 0.8 to 0.9 of their length there
-CELL = 2000  # vectors a cell: so many cells that looking at two takes as long as comparing what is left of them
+CELL = (
+    2000  # vectors a cell: so many cells that looking at two takes as long as comparing what is left of them
+)
 TRAINED = 64  # vectors that each centre is found from
 BLOCK = 1 << 22  # cosines at a time: 16 MB
 WAITING = 1 << 18  # pairs compared in full at a time
@@ -64,7 +67,7 @@ def components(fetch: Fetch, n: int, threshold: float, *, progress: bool | None 
 
 
 def stars(fetch: Fetch, rows: Rows, threshold: float) -> Stars:
-    """Group vectors around chosen ones: the first of them takes all within reach, then the first that is left.
+    """Group vectors around chosen ones: the first takes all within reach, then the first that is left does.
 
     Single links would make one group of a row of pictures of which each is like the next, and the last
     not like the first. Here every member has a cosine of at least `threshold` to the chosen one.
@@ -165,14 +168,14 @@ def _candidates(points: npt.NDArray[np.float32], threshold: float, bar: Any) -> 
     points = points[order]
     ends = np.searchsorted(homes[order], np.arange(len(centres) + 1))
     reach = np.sqrt(max(0.0, 2 - 2 * threshold)) + ROUNDING
-    for a, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+    for a, (start, end) in enumerate(pairwise(ends)):
         for one, other in _pairs(points[start:end], points[start:end], threshold):
             yield order[start + one[one < other]], order[start + other[one < other]]
         for b in range(a + 1, len(centres)):
             across = centres[a] - centres[b]
             across /= max(np.linalg.norm(across), APART)
             beyond = points[ends[b] : ends[b + 1]]
-            # How far each is from the plane between the two centres: the pair is farther apart than both together.
+            # Their distances from the plane between the two centres: a pair is no nearer than their sum.
             here, there = points[start:end] @ across, -(beyond @ across)
             for mine, theirs in (
                 (here <= reach / 2, there <= reach),

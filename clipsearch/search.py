@@ -162,9 +162,7 @@ class Searcher:
     def files(self, contents: npt.NDArray[np.int64], only: Selection | None = None) -> dict[int, list[Hit]]:
         """The files that show each of some contents, oldest first, with a score of 1."""
         return {
-            content: [
-                self._hit(item, 1.0, known, WHOLE) for item, known in self._different(_of(items, only))
-            ]
+            content: [self._hit(item, 1.0, known, WHOLE) for item, known in self._different(_of(items, only))]
             for content, items in self._store.items_of(contents.tolist()).items()
         }
 

@@ -20,7 +20,7 @@ def test_it_is_rocchios_rule_by_hand():
 
 
 def test_each_kind_is_seen_from_its_own_mean():
-    """The text lies at .6 x of its mean; the liked pictures at .5 y and 2 z of theirs: both count the same."""
+    """The text lies at .6 x of its mean, the liked at .5 y and 2 z of theirs: both count the same."""
     texts, pictures = np.array([[3, 3, 3], [-2, 0, 5]], np.float32)
     liked = np.stack([pictures + 0.5 * Y, pictures + 2 * Z])
     found = feedback(texts + 0.6 * X, liked, NONE, pictures=pictures, queries=texts)
