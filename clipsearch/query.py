@@ -8,7 +8,7 @@ query brings embeddings and relevance.
 import math
 import operator
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias
@@ -57,7 +57,7 @@ class Query:
     word: Literal["+", "~", "&", "|"]
     terms: tuple[tuple[float, Leaf], ...]  # of "+": weights and leaves
     parts: tuple["Query", ...]  # of the others
-    depth: int = field(compare=False)
+    depth: int
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
@@ -189,7 +189,7 @@ def _joined(word: str, *given: Query) -> Query:
     for query in given:
         if query.word == "+":  # the others were looked at when they were made
             totals(query)
-    same = [query.parts if query.word == word != "~" else (query,) for query in given]  # a & b & c is flat
+    same = [query.parts if query.word == word else (query,) for query in given]  # a & b & c is flat
     parts = tuple(part for each in same for part in each)
     depth = 1 + max(part.depth for part in parts)
     if depth > DEEPEST:
