@@ -65,9 +65,34 @@ class Spaces:
         """Where the model in use is, as torch names it; "cpu" while it is not loaded or does not tell."""
         return str(getattr(self._loaded, "device", "cpu")) if self._loaded else "cpu"
 
-    def of_encoder(self, writer: Writer) -> Space:
-        """The space of the model in use, made when there is none yet."""
-        return self.in_use() or self._make(writer, self.encoder)
+    def of_encoder(self, writer: Writer, tiles: str | None = None) -> Space:
+        """The space of the model in use, made when there is none yet.
+
+        Args:
+            writer: of the store.
+            tiles: what every picture is to have from now on (tiles.read_tiles); None: as before.
+
+        Raises:
+            CollectionError: the collection has other tiles.
+            ModelMismatchError: another program made its vectors, to which none can be added.
+        """
+        space = self.in_use() or self._make(writer, self.encoder)
+        have = self._store.tiles()
+        if tiles in (None, have):
+            return space
+        if have:
+            raise CollectionError(
+                f"{self._store.path} has tiles {have}, and {tiles} was asked for; leave it out to go on with "
+                "those it has, or make a collection of its own for others"
+            )
+        if space.foreign:
+            model = space.model.removeprefix(FOREIGN)
+            raise ModelMismatchError(
+                f"the vectors in use are {space.model!r}: another program made them, and tiles go with "
+                f"vectors made here. Encode all pictures here: add_model({model!r}), then use_model it"
+            )
+        writer.use_tiles(tiles)
+        return space
 
     def of_import(self, writer: Writer, model: str, fingerprint: str | None, dim: int) -> Space:
         """The space in use, made when there is none yet, for vectors that were made elsewhere.

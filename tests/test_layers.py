@@ -13,7 +13,7 @@ LAYERS = [
     {"types", "files", "faiss_check", "bank"},
     {"exif", "where"},
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
-    {"store", "results", "progress"},
+    {"store", "results", "progress", "tiles"},
     {"writer", "exact", "labels", "captioners"},
     {"outcomes", "captions", "gpu", "rerank"},
     {"columns"},
