@@ -36,6 +36,7 @@ from .sources import IteratorSource, ListSource, SourceSpec, absolute, open_sour
 from .spaces import Spaces
 from .spec import as_bytes
 from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
+from .tiles import boxes_of, read_tiles
 from .types import VLM, Embeddings, Encoder, Reranker, Source, as_embeddings
 from .writer import Writer, writing
 
@@ -172,6 +173,7 @@ class Collection:
         source: SourceSpec,
         *,
         exclude: str | Sequence[str] = (),
+        tiles: str | None = None,
         retry_failed: bool = False,
         batch_size: int | None = None,
         progress: bool | None = None,
@@ -184,14 +186,18 @@ class Collection:
                 `datasets.Dataset`, or an iterable of (key, picture as bytes or PIL image) or of `Item`
                 objects; docs/sources.md tells of all.
             exclude: patterns of paths or folder names to leave out.
+            tiles: grids such as "3x3" or "2x2+3x3", ROWSxCOLUMNS, whose tiles are encoded beside the whole
+                picture, so that small things are found; see docs/tiles.md. All that comes later has them too,
+                and what is there gets them when its source is added again. None: as before, at first none.
             retry_failed: read pictures again that failed before and have not changed since.
-            batch_size: pictures encoded at a time; None chooses.
+            batch_size: pictures or tiles encoded at a time; None chooses.
             progress: show a bar; None does where a terminal is watching.
 
         Returns:
             What became of every picture; print it.
 
         Raises:
+            CollectionError: the collection has other tiles, or `tiles` are none.
             SourceError: the source is absent or holds no picture. Nothing was changed.
             Interrupted: Ctrl-C. What was encoded is kept, and the same call goes on from there.
             LockedError: another process is writing to the collection.
@@ -199,7 +205,7 @@ class Collection:
         opened = open_source(source, exclude=exclude)
         report = ingest(
             self._store,
-            self._spaces.of_encoder,
+            self._space_with(tiles),
             opened,
             self.encoder,
             retry_failed=retry_failed,
@@ -209,22 +215,29 @@ class Collection:
         self._keep_index(progress)
         return report
 
-    def refresh(self, *, retry_failed: bool = False, progress: bool | None = None) -> list[Report]:
+    def refresh(
+        self, *, tiles: str | None = None, retry_failed: bool = False, progress: bool | None = None
+    ) -> list[Report]:
         """Bring the collection up to date with every source that can be looked through again.
 
         Those are folders, globs, archives and lists; pictures handed over one by one stay as they are.
+        The arguments are those of `add`.
 
         Returns:
             One report per source; one that is absent has failed, and its pictures stay.
         """
         if self._spaces.in_use() is None:
             return []
-        encoder, space = self.encoder, self._spaces.of_encoder
+        space, encoder = self._space_with(tiles), self.encoder
         reports = [
             self._refresh(source, space, encoder, progress, retry_failed) for source in self._relisted()
         ]
         self._keep_index(progress)
         return reports
+
+    def _space_with(self, tiles: str | None) -> Callable[[Writer], Space]:
+        """What gives the space in use, and sees to the tiles that its pictures are to have."""
+        return partial(self._spaces.of_encoder, tiles=None if tiles is None else read_tiles(tiles))
 
     def _refresh(
         self,
@@ -842,6 +855,7 @@ class Collection:
             "path": str(self.path),
             **about,
             **self._store.counts(),
+            "tiles": self._store.tiles() or None,
             "sources": [{"kind": row.kind, "root": row.root} for row in self._store.sources()],
             "models": [self._about(space) for space in self._spaces.all()],
             "captioners": [self._about_captioner(captioner) for captioner in captioners(self._store)],
@@ -854,13 +868,15 @@ class Collection:
 
     def _about(self, space: Space) -> dict[str, Any]:
         snapshot = self._store.snapshot(space)
-        contents = snapshot.contents
+        contents, parts = snapshot.contents, len(boxes_of(self._store.tiles()))
+        tiled = snapshot.having(parts) if parts > 1 else contents[:0]
         return {
             "model": space.model,
             "in_use": space.live,
             "dim": space.dim,
             "vectors": len(snapshot),
             "shown": len(np.setdiff1d(contents, snapshot.hidden)),
+            "tiled": len(np.setdiff1d(tiled, snapshot.hidden)),
             "segments": len(snapshot.segments),
             "bytes": sum(segment.vectors.nbytes for segment in snapshot.segments),
             "index": self._keeper.describe(snapshot),

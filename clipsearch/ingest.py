@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -189,7 +188,7 @@ class _Ingest:
     def min_side(self) -> int | None:
         """The shortest side of a picture, in pixels, of which every tile has what the model looks at."""
         side = self.prepares.min_side if self.prepares else None
-        return ceil(side / shortest(self.parts)) if side else None
+        return round(side / shortest(self.parts)) if side else None
 
     def _batches(self, pictures: Iterable[Loaded]) -> Iterator[list[Loaded]]:
         """Group pictures so that each group has `together` of them for the model."""

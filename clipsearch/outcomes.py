@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .report import Failure, Report
 from .segments import Box
-from .store import ItemRow, Snapshot, Space, to_sql
+from .store import ItemRow, Space, to_sql
 from .tiles import boxes_of
 from .types import Embeddings, Item, Source
 from .writer import Writer
@@ -45,7 +45,7 @@ class Outcomes:
         self.parts = boxes_of("" if space.foreign else self.store.tiles())
         snapshot = self.store.snapshot(space)
         self.whole = ContentSet(snapshot.contents)  # which have a vector
-        self.encoded = ContentSet(having(snapshot, len(self.parts)))  # and of all parts
+        self.encoded = ContentSet(snapshot.having(len(self.parts)))  # and of all parts
         self.store.db.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key PRIMARY KEY) WITHOUT ROWID")
         self.store.db.execute("DELETE FROM temp.seen")
 
@@ -151,14 +151,6 @@ class Outcomes:
             db.execute(f"DELETE {gone} AND failure NOT NULL", (self.source_id,))
             hide = f"UPDATE items SET missing = 1 WHERE id IN (SELECT id {gone})"
             self.report.missing += db.execute(hide, (self.source_id,)).rowcount
-
-
-def having(snapshot: Snapshot, rows: int) -> npt.NDArray[np.int64]:
-    """The contents that have at least so many rows."""
-    if rows == 1:
-        return snapshot.contents
-    contents, counts = np.unique(snapshot.contents, return_counts=True)
-    return contents[counts >= rows]
 
 
 class ContentSet:

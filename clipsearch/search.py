@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .captions import captions_of
 from .decode import content_digest, decode
 from .errors import ImageError, QueryError, SourceError
-from .exact import ExactIndex, Neighbours, both
+from .exact import ExactIndex, Neighbours
 from .filters import Selection
 from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
@@ -73,7 +73,6 @@ class Searcher:
         kind: Kind = "text",
         without: int | None = None,
         only: Selection | None = None,
-        whole: bool = False,
     ) -> list[SearchResults]:
         """Find the k best pictures for each query: those of which a part, or the whole, is most like it.
 
@@ -84,14 +83,12 @@ class Searcher:
             kind: what the queries are of.
             without: a content that must not be among them: the one that was asked with.
             only: the pictures that may be found; None: all.
-            whole: leave tiles out.
 
         Returns:
             One SearchResults per query, in order.
         """
         check_k(k)
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
-        rows = both(rows, self._snapshot.whole if whole else None)
         asked = min(int(k), len(self._snapshot)) + (without is not None)
         found = self._near(queries, asked, rows, kind)
         return [

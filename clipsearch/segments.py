@@ -49,13 +49,6 @@ class Segment:
     contents: npt.NDArray[np.int64]  # (n,) content id of each row
     boxes: npt.NDArray[np.float32] | None = None  # (n, 4) as in ROW; None: all are whole pictures
 
-    @property
-    def whole(self) -> npt.NDArray[np.bool_]:
-        """(n,) whether each row is a whole picture."""
-        return (
-            np.ones(len(self.contents), np.bool_) if self.boxes is None else (self.boxes == WHOLE).all(axis=1)
-        )
-
     def box(self, row: int) -> Box:
         """Which part of its picture a row is."""
         if self.boxes is None:

@@ -98,19 +98,16 @@ class Snapshot:
         taken = np.minimum(np.cumsum(self._sizes[::-1]), count)  # contents, those with most rows first
         return int(np.diff(taken, prepend=0) @ np.arange(len(self._sizes))[::-1])
 
+    def having(self, rows: int) -> npt.NDArray[np.int64]:
+        """The contents that have at least so many rows, ascending."""
+        return np.flatnonzero(np.bincount(self.contents) >= rows)
+
     @cached_property
     def _sizes(self) -> npt.NDArray[np.int64]:
         """How many contents have 0, 1, 2, … rows."""
         if (np.diff(self.contents) > 0).all():  # quicker than counting, and usual
             return np.array([0, len(self)])
         return np.bincount(np.bincount(self.contents))
-
-    @cached_property
-    def whole(self) -> npt.NDArray[np.bool_] | None:
-        """(N,) whether each row is of a whole picture; None: all are."""
-        if all(segment.boxes is None for segment in self.segments):
-            return None
-        return np.concatenate([segment.whole for segment in self.segments])
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LARGEST, MOST = 8, 64  # rows or columns of a grid; tiles of a picture
-OVERLAP = 0.25  # of a tile's side that the next one has too: what a border cuts is whole in one of them
 
 
 def read_tiles(text: str) -> str:
@@ -23,7 +22,7 @@ def read_tiles(text: str) -> str:
     """
     if not (isinstance(text, str) and re.fullmatch(r"[1-9]\d?x[1-9]\d?(\+[1-9]\d?x[1-9]\d?)*", text)):
         raise CollectionError(
-            f"found tiles {text!r}; expected grids of ROWSxCOLUMNS, such as '2x2' or '2x2+3x3'"
+            f"found tiles {text!r}; expected grids of ROWSxCOLUMNS, such as '3x3' or '2x2+3x3'"
         )
     grids = sorted(set(_grids(text)))
     if (1, 1) in grids:
@@ -40,10 +39,10 @@ def boxes_of(tiles: str) -> list[Box]:
     return [
         WHOLE,
         *(
-            (left, top, right, bottom)
+            (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows)
             for rows, columns in _grids(tiles)
-            for top, bottom in _spans(rows)
-            for left, right in _spans(columns)
+            for row in range(rows)
+            for column in range(columns)
         ),
     ]
 
@@ -51,13 +50,6 @@ def boxes_of(tiles: str) -> list[Box]:
 def _grids(text: str) -> list[tuple[int, int]]:
     """The (rows, columns) that a text names."""
     return [(int(rows), int(columns)) for rows, columns in re.findall(r"(\d+)x(\d+)", text)]
-
-
-def _spans(count: int) -> list[tuple[float, float]]:
-    """Where each of so many equal parts of a side begins and ends."""
-    length = 1 / (1 + (count - 1) * (1 - OVERLAP))
-    step = length * (1 - OVERLAP)
-    return [(place * step, min(1.0, place * step + length)) for place in range(count)]
 
 
 def shortest(boxes: list[Box]) -> float:
