@@ -1,43 +1,41 @@
 """A collection: what users hold."""
 
-import json
-import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from numbers import Integral, Real
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import captioning, upkeep
+from .asking import Asker
 from .captioners import load_vlm
 from .captioning import CaptionReport
-from .captions import Captioner, captioners, drop_captioner, find_captioner, use_captioner, written
+from .captions import drop_captioner, find_captioner, use_captioner
+from .embedder import Embedder
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
-from .errors import ClipsearchError, CollectionError, LayoutError, ModelError, QueryError, SourceError
+from .errors import ClipsearchError, CollectionError, LayoutError, SourceError
 from .filters import Selection
 from .formats import Exported, ImportReport, bring_in, open_vectors, write_vectors
 from .index import About, Keeper, check_layout
 from .ingest import ingest
 from .labelling import classify
-from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, TextModel, read_labels, read_templates
-from .query import cached
+from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, read_labels, read_templates
+from .overview import overview, shown_contents
+from .pictures import Pictures
 from .reader import Reader
 from .report import Failure, Report
 from .rerank.evaluation import RerankEvaluation
 from .rerank.fusion import Fit
 from .results import Hit, SearchResults
-from .search import Picture, Searcher, as_query, encode_picture, picture_name
-from .second_look import SecondLook
-from .sources import IteratorSource, ListSource, SourceSpec, absolute, open_source, restore
+from .search import Picture, Searcher
+from .sources import SourceSpec, absolute, open_source
 from .spaces import Spaces
 from .spec import as_bytes
-from .store import DESCRIPTION, ItemRow, Space, Store, is_collection, refuse_other_things, to_sql
-from .tiles import boxes_of, read_tiles
-from .types import VLM, Embeddings, Encoder, Reranker, Source, as_embeddings
+from .store import Space, Store, is_collection, refuse_other_things
+from .types import VLM, Embeddings, Encoder, Reranker, Source
 from .writer import Writer, writing
 
 
@@ -91,6 +89,9 @@ class Collection:
             raise
         self._keeper = Keeper(self._store, allowed, lambda: spaces.device)  # nothing points back to self
         self._reader = Reader(self._store, spaces, self._keeper)
+        self._pictures = Pictures(self._store)
+        self._embedder = Embedder(spaces, self._reader, self._pictures)
+        self._asker = Asker(self._store, self._reader, self._embedder, self._pictures)
 
     def close(self) -> None:
         """Wait for an index that is being built, and close the files; the next use opens them again."""
@@ -141,7 +142,7 @@ class Collection:
             One report per source.
         """
         encoder, space = self._spaces.filled_by(model)
-        return [self._refresh(source, space, encoder, progress) for source in self._relisted()]
+        return [self._refresh(source, space, encoder, progress) for source in self._pictures.relisted()]
 
     def use_model(self, model: AnyModel) -> None:
         """Search with a model that has vectors here from now on.
@@ -151,7 +152,7 @@ class Collection:
                 that was not connected: they would drop out of the search.
         """
         space = self._spaces.find(model)
-        if waiting := self._store.counts()["contents"] - self._about(space)["shown"]:
+        if waiting := self._store.counts()["contents"] - shown_contents(self._store, space):
             raise CollectionError(
                 f"{waiting:,} pictures have no vector of {space.model!r} yet, "
                 f"so {self.model!r} stays in use; make their sources readable, or remove them, "
@@ -205,7 +206,7 @@ class Collection:
         opened = open_source(source, exclude=exclude)
         report = ingest(
             self._store,
-            self._space_with(tiles),
+            self._spaces.with_tiles(tiles),
             opened,
             self.encoder,
             retry_failed=retry_failed,
@@ -228,16 +229,13 @@ class Collection:
         """
         if self._spaces.in_use() is None:
             return []
-        space, encoder = self._space_with(tiles), self.encoder
+        space, encoder = self._spaces.with_tiles(tiles), self.encoder
         reports = [
-            self._refresh(source, space, encoder, progress, retry_failed) for source in self._relisted()
+            self._refresh(source, space, encoder, progress, retry_failed)
+            for source in self._pictures.relisted()
         ]
         self._keep_index(progress)
         return reports
-
-    def _space_with(self, tiles: str | None) -> Callable[[Writer], Space]:
-        """What gives the space in use, and sees to the tiles that its pictures are to have."""
-        return partial(self._spaces.of_encoder, tiles=None if tiles is None else read_tiles(tiles))
 
     def _refresh(
         self,
@@ -265,28 +263,15 @@ class Collection:
         Returns:
             How many items were removed; nothing given removes none.
         """
-        if wrong := [one for one in what if not isinstance(one, str | bytes | os.PathLike | Integral)]:
-            raise QueryError(f"found {type(wrong[0]).__name__}; expected ids and paths, one by one")
-        names = {os.fsdecode(one) for one in what if isinstance(one, str | bytes | os.PathLike)}
-        paths = names | {absolute(name) for name in names}
-        ids = {operator.index(one) for one in what if not isinstance(one, str | bytes | os.PathLike)}
-        named = (row for row in self._items() if row[0].id in ids or _below(row[1], paths))
-        only = self._only(where)
-        if only is None:
-            return self._delete(named)
-        return self._delete(row for row in (named if what else self._items()) if only.has(row[0].id))
+        count = self._pictures.remove(what, self._only(where))
+        self._keep_index()
+        return count
 
     def remove_missing(self) -> int:
         """Forget the pictures that are gone from their sources; return how many."""
-        return self._delete(row for row in self._items() if row[0].missing)
-
-    def _delete(self, rows: "Iterable[tuple[ItemRow, str]]") -> int:
-        ids = [(row.id,) for row, _ in rows]
-        with writing(self._store) as writer, writer.transaction() as db:
-            db.executemany("DELETE FROM items WHERE id = ?", ids)
-            db.execute("DELETE FROM sources WHERE id NOT IN (SELECT source FROM items)")
+        count = self._pictures.remove_missing()
         self._keep_index()
-        return len(ids)
+        return count
 
     def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
         """Tell the collection that a source's folder or archive was moved.
@@ -294,55 +279,15 @@ class Collection:
         Raises:
             SourceError: there is no such source, or the new place holds none of its pictures.
         """
-        roots = [absolute(root) for root in (old, new)]
-        row = next((row for row in self._store.sources() if row.root == roots[0]), None)
-        if row is None:
-            known = ", ".join(source.root for source in self._store.sources()) or "none"
-            raise SourceError(f"{roots[0]!r} is not a source of {self.path}; its sources are: {known}")
-        if any((other.kind, other.root) == (row.kind, roots[1]) for other in self._store.sources()):
-            raise SourceError(f"{roots[1]!r} is a source of {self.path} already; remove one of the two")
-        moved = restore(row.kind, roots[1], row.options)
-        items = (item for item in self._store.items(failed=False) if item.source == row.id)
-        if not any(moved.item(item.key) for item in items):
-            raise SourceError(f"{roots[1]!r} holds none of the pictures of {roots[0]!r}")
-        with writing(self._store) as writer, writer.transaction() as db:
-            db.execute("UPDATE sources SET root = ? WHERE id = ?", (to_sql(roots[1]), row.id))
+        self._pictures.relocate(absolute(old), absolute(new))
 
     def paths(self, *, where: str | None = None) -> dict[int, str]:
         """Where every present picture is, by its id, in order of the ids; `where` as in `search`."""
-        only = self._only(where)
-        return {
-            item.id: path
-            for item, path in self._items()
-            if item.content and not item.missing and (only is None or only.has(item.id))
-        }
+        return self._pictures.paths(self._only(where))
 
     def failures(self) -> list[Failure]:
         """The pictures that could not be read, with the reason, oldest first."""
-        paths = self._paths()
-        return [
-            Failure(paths[item.source](item.key), item.failure or "")
-            for item in self._store.items(failed=True)
-            if not item.missing
-        ]
-
-    def _relisted(self) -> Iterator[Source]:
-        """The sources that can be looked through again: not those that were handed over one by one."""
-        for row in self._store.sources():
-            source = restore(row.kind, row.root, row.options)
-            if isinstance(source, ListSource):
-                yield ListSource([item.key for item in self._store.items() if item.source == row.id])
-            elif not isinstance(source, IteratorSource):
-                yield source
-
-    def _paths(self) -> dict[int, Callable[[str], str]]:
-        """For each source, what turns a key into a path."""
-        return {row.id: restore(row.kind, row.root, row.options).path for row in self._store.sources()}
-
-    def _items(self) -> Iterator[tuple[ItemRow, str]]:
-        """Every item and where it is."""
-        paths = self._paths()
-        return ((item, paths[item.source](item.key)) for item in self._store.items())
+        return self._pictures.failures()
 
     # ------------------------------------------------------------------ search
 
@@ -381,30 +326,7 @@ class Collection:
             ImageError: the picture cannot be read.
             ModelError, ServerError: a stage's model cannot be asked.
         """
-        given = {"query": query, "image": image, "item": item, "embedding": embedding}
-        given = {name: value for name, value in given.items() if value is not None}
-        if query is not None and not isinstance(query, str):
-            raise QueryError(f"a query is a text, got {type(query).__name__}; a picture goes to image=")
-        if len(given) != 1:
-            raise QueryError(f"give one of query, image, item and embedding, not {list(given) or 'none'}")
-        if query is not None:
-            return self._second_look.staged(query, k, where, stages)
-        if stages:
-            raise QueryError("stages judge how pictures fit a text; give a query, or leave the stages out")
-        only, searcher = self._only(where), self._searcher()
-        if searcher is None:
-            return SearchResults((), "")
-        if item is not None:
-            id = item.id if isinstance(item, Hit) else item
-            content = self._content(id)
-            name = f"like item {id}"
-            return searcher.search(
-                searcher.embedding(content), [name], k, kind="image", without=content, only=only
-            )[0]
-        if image is not None:
-            vector = encode_picture(image, self.encoder)
-            return searcher.search(vector, [picture_name(image)], k, kind="image", only=only)[0]
-        return searcher.search(as_query(embedding, searcher.space.dim), ["an embedding"], k, only=only)[0]
+        return self._asker.search(query, image, item, embedding, k=k, where=where, stages=stages)
 
     def search_many(
         self, queries: Sequence[str], *, k: int = 10, where: str | None = None
@@ -416,26 +338,11 @@ class Collection:
         Returns:
             One SearchResults per text, in order. No texts give an empty list.
         """
-        if isinstance(queries, str):
-            raise QueryError(f"search_many takes a list of texts, got the one text {queries!r}; use search")
-        if empty := [query for query in queries if not query.strip()]:
-            raise QueryError(f"a query must have words, got {empty[0]!r}")
-        only, searcher = self._only(where), self._searcher()
-        if searcher is None or not queries:
-            return [SearchResults((), query) for query in queries]
-        return searcher.search(self.encode_texts(queries), list(queries), k, only=only)
-
-    @property
-    def _second_look(self) -> SecondLook:
-        return SecondLook(self._store, self._search, self._reader)
-
-    def _search(self, query: str, k: int, where: str | None) -> SearchResults:
-        return self.search_many([query], k=k, where=where)[0]
+        return self._asker.many(queries, k=k, where=where)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
-        notice_script(self.model, texts)  # the encoder does, too, but is not asked where all are cached
-        return cached(self._cache_key(), texts, self._encode_texts)
+        return self._embedder.texts(texts)
 
     def embeddings(self, *, where: str | None = None) -> tuple[list[int], Embeddings]:
         """Every picture's id and its vector, float32 (n, dim), unit rows, in order of the ids.
@@ -444,25 +351,6 @@ class Collection:
         """
         only, searcher = self._only(where), self._searcher()
         return searcher.everything(only) if searcher else ([], np.empty((0, 0), np.float32))
-
-    def _encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        try:
-            vectors = as_embeddings(self.encoder.encode_texts(texts, role="query"), dim=self.encoder.dim)
-        except ValueError as error:
-            raise ModelError(
-                f"{self.model!r} gave no usable vectors for {len(texts)} texts: {error}"
-            ) from error
-        if len(vectors) != len(texts):
-            raise ModelError(f"{self.model!r} gave {len(vectors)} vectors for {len(texts)} texts")
-        return vectors
-
-    def _content(self, id: int) -> int:
-        if not isinstance(id, Integral):
-            raise QueryError(f"an item is named by its id, a whole number, got {id!r}")
-        row = self._store.item(int(id)) if 0 < id < 1 << 63 else None
-        if row is None or row.content is None:
-            raise QueryError(f"no picture of {self.path} has the id {id}")
-        return row.content
 
     def _searcher(self) -> Searcher | None:
         return self._reader.searcher()
@@ -518,10 +406,10 @@ class Collection:
         shown = [(label, picture) for label, some in (examples or {}).items() for picture in some]
         return classify(
             self._searcher(),
-            self._text_model(),
+            self._embedder.text_model(),
             names,
             read_templates(templates),
-            ((label, self._vector(picture)) for label, picture in shown),
+            ((label, self._embedder.picture(picture)) for label, picture in shown),
             only=only,
             multi=multi,
             scores=scores,
@@ -530,24 +418,6 @@ class Collection:
             k=k,
             progress=progress,
         )
-
-    def _vector(self, picture: "Picture | Hit | int") -> Embeddings:
-        """The vector of a picture of the collection, or of any other, float32 (1, dim)."""
-        searcher = self._searcher()
-        if searcher and isinstance(picture, Hit | Integral):
-            return searcher.embedding(self._content(picture.id if isinstance(picture, Hit) else int(picture)))
-        return encode_picture(cast("Picture", picture), self.encoder)
-
-    def _text_model(self) -> TextModel:
-        """What a classifier needs of the model."""
-        scale, bias = (getattr(self.encoder, name, None) for name in ("logit_scale", "logit_bias"))
-        device = partial(getattr, self.encoder, "device", "cpu")
-        return TextModel(self.model, self._cache_key(), self._encode_texts, scale, bias, device)
-
-    def _cache_key(self) -> tuple[str, int, str]:
-        """Under what the vectors of texts are kept; no fingerprint: they are not."""
-        space = self._spaces.in_use()
-        return (space.model, space.dim, space.fingerprint) if space else ("", 0, "")
 
     # ------------------------------------------------------------------ captions
 
@@ -663,7 +533,7 @@ class Collection:
             R@k, MRR and nDCG before and after, the most that any order of the pool could reach, and seconds
             a query; print it.
         """
-        return self._second_look.evaluate(queries, self._ids_of(relevant), stages, k, where)
+        return self._asker.second_look.evaluate(queries, self._pictures.ids(relevant), stages, k, where)
 
     def fit_weight(
         self,
@@ -677,27 +547,7 @@ class Collection:
 
         Use it as the reranker's `weight` where `held_out` is above `default`. See `evaluate_rerank`.
         """
-        return self._second_look.fit(queries, self._ids_of(relevant), stage, where)
-
-    def _ids_of(self, relevant: "Sequence[Iterable[int | Hit | str]]") -> list[set[int]]:
-        """The ids of pictures that are named by id, hit or path, query by query."""
-        if wrong := [some for some in relevant if isinstance(some, str) or not isinstance(some, Iterable)]:
-            raise QueryError(f"found {wrong[0]!r:.80}; expected for each query a list of pictures")
-        lists = [list(some) for some in relevant]
-        named = any(isinstance(one, str) for some in lists for one in some)
-        ids = {path: id for id, path in self.paths().items()} if named else {}
-        return [{self._id(one, ids) for one in some} for some in lists]
-
-    def _id(self, picture: "int | Hit | str", ids: Mapping[str, int]) -> int:
-        """The id of a picture that is named by it, by its path or as a hit."""
-        if isinstance(picture, str):
-            found = ids.get(absolute(picture), ids.get(picture))
-            if found is None:
-                raise QueryError(f"no picture of {self.path} is at {picture!r}")
-            return found
-        id = picture.id if isinstance(picture, Hit) else picture
-        self._content(id)  # raises where there is none
-        return int(id)
+        return self._asker.second_look.fit(queries, self._pictures.ids(relevant), stage, where)
 
     # ------------------------------------------------------------------ formats
 
@@ -850,38 +700,7 @@ class Collection:
 
     def info(self) -> dict[str, Any]:
         """What is in the collection, as JSON values."""
-        about: dict[str, Any] = json.loads((self.path / DESCRIPTION).read_bytes())
-        return {
-            "path": str(self.path),
-            **about,
-            **self._store.counts(),
-            "tiles": self._store.tiles() or None,
-            "sources": [{"kind": row.kind, "root": row.root} for row in self._store.sources()],
-            "models": [self._about(space) for space in self._spaces.all()],
-            "captioners": [self._about_captioner(captioner) for captioner in captioners(self._store)],
-        }
-
-    def _about_captioner(self, captioner: Captioner) -> dict[str, Any]:
-        have, failed = written(self._store, captioner)
-        about = {"id": captioner.id, "in_use": captioner.live, "captions": len(have), "failed": len(failed)}
-        return {**about, "model": captioner.model, "prompt": captioner.spec["prompt"], "spec": captioner.spec}
-
-    def _about(self, space: Space) -> dict[str, Any]:
-        snapshot = self._store.snapshot(space)
-        contents, parts = snapshot.contents, len(boxes_of(self._store.tiles()))
-        tiled = snapshot.having(parts) if parts > 1 else contents[:0]
-        return {
-            "model": space.model,
-            "in_use": space.live,
-            "dim": space.dim,
-            "vectors": len(snapshot),
-            "shown": len(np.setdiff1d(contents, snapshot.hidden)),
-            "tiled": len(np.setdiff1d(tiled, snapshot.hidden)),
-            "segments": len(snapshot.segments),
-            "bytes": sum(segment.vectors.nbytes for segment in snapshot.segments),
-            "index": self._keeper.describe(snapshot),
-            "fingerprint": space.fingerprint,
-        }
+        return overview(self._store, self._spaces, self._keeper)
 
 
 def _share(target: float | None) -> float | None:
@@ -889,7 +708,3 @@ def _share(target: float | None) -> float | None:
     if target is not None and not (isinstance(target, Real) and 0 < target < 1):
         raise LayoutError(f"target_recall is a share such as 0.95, below 1, got {target!r}")
     return None if target is None else float(target)
-
-
-def _below(path: str, folders: Iterable[str]) -> bool:
-    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)

@@ -167,11 +167,12 @@ def _from_raw(data: bytes, min_side: int | None, max_pixels: int) -> Picture:
     with rawpy.imread(io.BytesIO(data)) as raw:
         preview, sizes = raw.extract_thumb(), raw.sizes
     if preview.format == rawpy.ThumbFormat.JPEG:  # LibRaw gives it the file's EXIF where it has none
-        image, _, block = _load(preview.data, "JPEG", min_side, max_pixels)
+        image, _, block = _load(cast("bytes", preview.data), "JPEG", min_side, max_pixels)
         tags = exif.read_tags(block)
         turned = exif.orientation(tags)
     else:
-        image, tags, turned = _to_rgb(Image.fromarray(preview.data)), {}, _RAW_TURNS.get(sizes.flip, 1)
+        pixels = cast("npt.NDArray[np.uint8]", preview.data)
+        image, tags, turned = _to_rgb(Image.fromarray(pixels)), {}, _RAW_TURNS.get(sizes.flip, 1)
     tags |= exif.read_tags(data)
     return _picture(image, (sizes.width, sizes.height), tags, turned, "RAW")
 

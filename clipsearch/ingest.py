@@ -91,6 +91,7 @@ class _Ingest:
         self.pool: Executor | None = None  # the model's threads, once there is something to encode
         self.pending: list[Loaded] = []  # done, not yet committed
         self.in_flight: set[bytes] = set()  # sha256 of those pending
+        self.broken = 0  # how many the model has failed on since it last worked
         self.bar = bar
         self.lock = threading.Lock()  # over the report's times, which the threads add to
         self.report = Report(source=source.root, model=encoder.model_id)
@@ -275,7 +276,8 @@ class _Ingest:
         good = sum(loaded.vectors is not None for loaded in batch)
         broken = [loaded for loaded in batch if loaded.prepared is not None]
         worked = self.report.encoded or self.outcomes.whole  # has the model ever
-        if broken and not good and not (worked and len(broken) < max(2, self.together)):
+        self.broken = 0 if good else self.broken + len(broken)
+        if broken and not good and not (worked and self.broken < max(2, self.batch_size)):
             raise ModelError(f"{self.encoder.model_id} failed on every picture: {broken[0].failure}")
         for loaded in broken:
             loaded.prepared = None

@@ -69,11 +69,11 @@ def _draw(image: "Image", outline: Outline) -> None:
     """Draw a thin line that is seen on light and on dark."""
     from PIL.ImageDraw import Draw
 
-    width, height = image.width - 1, image.height - 1
-    left, top, right, bottom = outline
+    sides = (image.width - 1, image.height - 1) * 2
+    left, top, right, bottom = (int(share * side) for share, side in zip(outline, sides, strict=True))
     for inset, colour in enumerate(("black", "white", "white", "black")):
-        corners = (left * width + inset, top * height + inset, right * width - inset, bottom * height - inset)
-        if corners[0] <= corners[2] and corners[1] <= corners[3]:
+        if 2 * inset <= min(right - left, bottom - top):
+            corners = (left + inset, top + inset, right - inset, bottom - inset)
             Draw(image).rectangle(corners, outline=colour)
 
 

@@ -2,11 +2,13 @@
 
 import operator
 from collections.abc import Callable
+from functools import partial
 
 from .captions import caption_spaces
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
+from .tiles import read_tiles
 from .types import FOREIGN, Encoder, fingerprint_of
 from .writer import Writer, writing
 
@@ -65,20 +67,24 @@ class Spaces:
         """Where the model in use is, as torch names it; "cpu" while it is not loaded or does not tell."""
         return str(getattr(self._loaded, "device", "cpu")) if self._loaded else "cpu"
 
-    def of_encoder(self, writer: Writer, tiles: str | None = None) -> Space:
-        """The space of the model in use, made when there is none yet.
+    def of_encoder(self, writer: Writer) -> Space:
+        """The space of the model in use, made when there is none yet."""
+        return self.in_use() or self._make(writer, self.encoder)
 
-        Args:
-            writer: of the store.
-            tiles: what every picture is to have from now on (tiles.read_tiles); None: as before.
+    def with_tiles(self, tiles: str | None) -> Callable[[Writer], Space]:
+        """What gives the same, and lets every picture have these tiles from now on; None: as before.
 
         Raises:
-            CollectionError: the collection has other tiles.
-            ModelMismatchError: another program made its vectors, to which none can be added.
+            CollectionError: they are none. What is returned raises it where the collection has others, and
+                ModelMismatchError where another program made its vectors.
         """
-        space = self.in_use() or self._make(writer, self.encoder)
-        have = self._store.tiles()
-        if tiles in (None, have):
+        if tiles is None:
+            return self.of_encoder
+        return partial(self._of_encoder_with, read_tiles(tiles))
+
+    def _of_encoder_with(self, tiles: str, writer: Writer) -> Space:
+        space, have = self.of_encoder(writer), self._store.tiles()
+        if tiles == have:
             return space
         if have:
             raise CollectionError(
