@@ -6,10 +6,12 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import clipsearch as cs
 from clipsearch import ingest
+from clipsearch.cli import main
 from clipsearch.errors import CollectionError, ModelError, ModelMismatchError
 from clipsearch.testing import ColourEncoder
 from clipsearch.tiles import boxes_of, cut, read_tiles
@@ -473,3 +475,25 @@ def test_a_page_draws_the_part_that_was_found_and_of_a_whole_picture_nothing(pho
     assert set(np.flatnonzero(light)) == {120, 121, 177, 178}
     assert set(np.flatnonzero(dark)) == {119, 122, 176, 179}
     assert np.ptp(undrawn) < 8
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_the_command_line_gives_tiles_once_and_tells_of_them(tmp_path, folder):
+    for path in sorted(folder.iterdir())[3:]:
+        path.unlink()
+    index = ["index", str(folder), "--to", str(tmp_path / "c"), "--model", "builtin"]
+    run = CliRunner().invoke
+    wrong = run(main, [*index, "--tiles", "3"])
+    assert wrong.exit_code == 1 and "expected grids of ROWSxCOLUMNS" in wrong.output
+    assert not (tmp_path / "c").exists()
+    assert run(main, index).exit_code == 0
+    again = run(main, ["index", "--to", str(tmp_path / "c"), "--tiles", "1x2"])
+    assert again.exit_code == 0, again.output
+    told = run(main, ["info", str(tmp_path / "c")]).output
+    assert re.search(r"tiles +1x2", told) and "9 vectors" in told and "3 pictures with tiles" in told
+    other = run(main, [*index, "--tiles", "2x2"])
+    assert other.exit_code == 1 and "has tiles 1x2, and 2x2 was asked for" in other.output
+    upgrade = ["index", "--to", str(tmp_path / "c"), "--upgrade", "--model", "builtin", "--tiles", "1x2"]
+    assert run(main, upgrade).exit_code == 2

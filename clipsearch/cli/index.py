@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "clipsearch index ~/Photos --to photos.clipsearch",
+        "clipsearch index --to photos.clipsearch --tiles 3x3",
         "clipsearch index --to photos.clipsearch --upgrade --model siglip2-l16",
     )
 )
@@ -132,7 +133,9 @@ def _check_usage(
     from ..store import is_collection
 
     if upgrade and (sources or exclude or adding or not model):
-        raise click.UsageError("--upgrade takes the sources that DIR knows: give it --model and no SOURCE.")
+        raise click.UsageError(
+            "--upgrade takes the sources and tiles that DIR has: give it --model and no SOURCE or --tiles."
+        )
     if exclude and not sources:
         raise click.UsageError("--exclude goes with a SOURCE; those that DIR knows keep their own.")
     if not sources and not is_collection(folder.expanduser()):
