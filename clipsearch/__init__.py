@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .captioners.local import LocalVLM as LocalVLM
     from .captioning import CaptionReport as CaptionReport
     from .collection import Collection as Collection
+    from .duplicates import DuplicateGroup as DuplicateGroup
+    from .duplicates import Duplicates as Duplicates
     from .encoders import load_encoder as load_encoder
     from .errors import ClipsearchError as ClipsearchError
     from .errors import CollectionError as CollectionError
@@ -61,6 +63,8 @@ _HOMES = {
     "Collection": "collection",
     "CollectionError": "errors",
     "DamagedError": "errors",
+    "DuplicateGroup": "duplicates",
+    "Duplicates": "duplicates",
     "Embeddings": "types",
     "Encoder": "types",
     "Hit": "results",
