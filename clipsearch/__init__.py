@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .labels import Label as Label
     from .labels import LabelResults as LabelResults
     from .labels import read_labels as read_labels
+    from .query import Query as Query
     from .report import Interrupted as Interrupted
     from .report import Report as Report
     from .rerank.by_caption import CaptionReranker as CaptionReranker
@@ -82,6 +83,7 @@ _HOMES = {
     "ModelError": "errors",
     "ModelMismatchError": "errors",
     "PairReranker": "rerank.pairs",
+    "Query": "query",
     "QueryError": "errors",
     "Report": "report",
     "Reranker": "types",

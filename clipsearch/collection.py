@@ -175,6 +175,7 @@ class Collection:
         source: SourceSpec,
         *,
         exclude: str | Sequence[str] = (),
+        tiles: str | None = None,
         retry_failed: bool = False,
         batch_size: int | None = None,
         progress: bool | None = None,
@@ -187,14 +188,18 @@ class Collection:
                 `datasets.Dataset`, or an iterable of (key, picture as bytes or PIL image) or of `Item`
                 objects; docs/sources.md tells of all.
             exclude: patterns of paths or folder names to leave out.
+            tiles: grids such as "3x3" or "2x2+3x3", ROWSxCOLUMNS, whose tiles are encoded beside the whole
+                picture, so that small things are found; see docs/tiles.md. All that comes later has them too,
+                and what is there gets them when its source is added again. None: as before, at first none.
             retry_failed: read pictures again that failed before and have not changed since.
-            batch_size: pictures encoded at a time; None chooses.
+            batch_size: pictures or tiles encoded at a time; None chooses.
             progress: show a bar; None does where a terminal is watching.
 
         Returns:
             What became of every picture; print it.
 
         Raises:
+            CollectionError: the collection has other tiles, or `tiles` are none.
             SourceError: the source is absent or holds no picture. Nothing was changed.
             Interrupted: Ctrl-C. What was encoded is kept, and the same call goes on from there.
             LockedError: another process is writing to the collection.
@@ -202,7 +207,7 @@ class Collection:
         opened = open_source(source, exclude=exclude)
         report = ingest(
             self._store,
-            self._spaces.of_encoder,
+            self._spaces.with_tiles(tiles),
             opened,
             self.encoder,
             retry_failed=retry_failed,
@@ -212,17 +217,20 @@ class Collection:
         self._keep_index(progress)
         return report
 
-    def refresh(self, *, retry_failed: bool = False, progress: bool | None = None) -> list[Report]:
+    def refresh(
+        self, *, tiles: str | None = None, retry_failed: bool = False, progress: bool | None = None
+    ) -> list[Report]:
         """Bring the collection up to date with every source that can be looked through again.
 
         Those are folders, globs, archives and lists; pictures handed over one by one stay as they are.
+        The arguments are those of `add`.
 
         Returns:
             One report per source; one that is absent has failed, and its pictures stay.
         """
         if self._spaces.in_use() is None:
             return []
-        encoder, space = self.encoder, self._spaces.of_encoder
+        space, encoder = self._spaces.with_tiles(tiles), self.encoder
         reports = [
             self._refresh(source, space, encoder, progress, retry_failed)
             for source in self._pictures.relisted()

@@ -264,7 +264,7 @@ def _said(judgement: Judgement) -> str:
 
 def card(hit: Hit, *, side: int, reveal: bool) -> Card:
     """What a page shows of a hit; `reveal` as in SearchResults.to_html."""
-    image, reason = thumbnail_or_reason(hit.read, side)
+    image, reason = thumbnail_or_reason(hit.read, side, None if hit.box == WHOLE else hit.box)
     badge = f"{hit.score:.3f}"
     name = relative(hit.key).name
     notes = [text] if (text := judged(hit).strip(" ()")) else []
@@ -274,13 +274,15 @@ def card(hit: Hit, *, side: int, reveal: bool) -> Card:
     return Card(name, [*_everything(hit), *notes], image, reason, badge, link)
 
 
-def thumbnail_or_reason(read: "Callable[[], bytes | Image]", side: int) -> tuple[bytes | None, str]:
+def thumbnail_or_reason(
+    read: "Callable[[], bytes | Image]", side: int, outline: Box | None = None
+) -> tuple[bytes | None, str]:
     """Return a picture as it is now as a JPEG that fits into `side` pixels, or why there is none.
 
-    No reason names a folder.
+    No reason names a folder. `outline` is drawn around a part of it.
     """
     try:
-        return thumbnail(_opened(read, side), side), ""
+        return thumbnail(_opened(read, side), side, outline), ""
     except ImageError as error:
         return None, str(error)
     except SourceError:  # its message names the folder

@@ -34,6 +34,7 @@ Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 
 
 ROWS_TOGETHER = 8192
+MOSTLY = 4  # rows for a picture that are looked for: few pictures have more among the best
 VLM_SIDE = 512  # pixels
 SEVERAL = "SELECT id FROM contents WHERE shown > 1 ORDER BY id"
 
@@ -74,7 +75,7 @@ class Searcher:
         without: int | None = None,
         only: Selection | None = None,
     ) -> list[SearchResults]:
-        """Find the k best pictures for each query.
+        """Find the k best pictures for each query: those of which a part, or the whole, is most like it.
 
         Args:
             queries: float32 (q, dim), unit rows.
@@ -90,12 +91,26 @@ class Searcher:
         check_k(k)
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
         asked = min(int(k), len(self._snapshot)) + (without is not None)
-        wanted = max(1, self._snapshot.rows_each * asked)  # rows that surely hold so many pictures
-        found = self._index.search(queries, wanted, only=rows, kind=kind)
+        found = self._near(queries, asked, rows, kind)
         return [
             SearchResults(self._hits(near, k, without, only), name, model=self.space.model)
             for name, near in zip(names, found, strict=True)
         ]
+
+    def _near(
+        self, queries: Embeddings, pictures: int, rows: npt.NDArray[np.bool_] | None, kind: Kind
+    ) -> list[Neighbours]:
+        """The nearest rows of each query, of so many pictures at least where there are so many."""
+        surely = max(1, self._snapshot.rows_of_any(pictures))
+        wanted = min(surely, MOSTLY * pictures)
+        found = self._index.search(queries, wanted, only=rows, kind=kind)
+        if wanted < surely:
+            short = [i for i, near in enumerate(found) if len(near.rows) == wanted]
+            short = [i for i in short if len(np.unique(self._contents[found[i].rows])) < pictures]
+            again = self._index.search(queries[short], surely, only=rows, kind=kind) if short else []
+            for i, near in zip(short, again, strict=True):
+                found[i] = near
+        return found
 
     def embedding(self, content: int) -> Embeddings:
         """The stored vector of a content, float32 (1, dim), unit length.
