@@ -14,6 +14,7 @@ from .asking import Asker
 from .captioners import load_vlm
 from .captioning import CaptionReport
 from .captions import drop_captioner, find_captioner, use_captioner
+from .duplicates import Duplicates, check_threshold, find
 from .embedder import Embedder
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, SourceError
@@ -351,6 +352,34 @@ class Collection:
         """
         only, searcher = self._only(where), self._searcher()
         return searcher.everything(only) if searcher else ([], np.empty((0, 0), np.float32))
+
+    def duplicates(
+        self, *, threshold: float | None = None, where: str | None = None, progress: bool | None = None
+    ) -> Duplicates:
+        """Group the pictures that are here more than once: the same bytes, or nearly the same picture.
+
+        Of each group one is to be kept: that with the most pixels; of as many, the sharpest, where another is
+        less than half as sharp; then the largest file; then the one that came first. All others lie within
+        reach of it. No pair of pictures is missed, and nothing is deleted: `remove` forgets pictures.
+
+        Args:
+            threshold: the least cosine. None: what suits the model and these pictures, see
+                docs/duplicates.md; `threshold` of the result tells it.
+            where: only among the pictures that pass; see `search`.
+            progress: show bars; None does where a terminal is watching.
+
+        Returns:
+            The groups; print them, or write them with `to_csv` or `to_html`. An empty collection gives none.
+
+        Raises:
+            QueryError: the threshold is not above 0 and at most 1, or `where` is no condition.
+        """
+        if threshold is not None:
+            threshold = check_threshold(threshold)
+        only, searcher = self._only(where), self._searcher()
+        if searcher is None:
+            return Duplicates((), threshold or 1.0, 0)
+        return find(searcher, threshold=threshold, only=only, progress=progress)
 
     def _searcher(self) -> Searcher | None:
         return self._reader.searcher()

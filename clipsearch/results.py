@@ -138,7 +138,7 @@ class SearchResults(Sequence[Hit]):
     def _repr_html_(self) -> str:
         shown = self.hits[:NOTEBOOK_HITS]
         more = f"; here are the first {len(shown)}" if len(shown) < len(self) else ""
-        cards = [_card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
+        cards = [card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
         return grid(cards, caption=f"{self.query}: {_summary(self)}{more}")
 
     def show(self) -> None:
@@ -235,7 +235,7 @@ def write_page(
 
 
 def _section(results: SearchResults, *, heading: str, reveal: bool) -> Section:
-    cards = [_card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
+    cards = [card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
     return Section(heading, _summary(results), cards)
 
 
@@ -262,7 +262,8 @@ def _said(judgement: Judgement) -> str:
     return f"{judgement.by.partition(':')[0]} {score}, was {judgement.before}"
 
 
-def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
+def card(hit: Hit, *, side: int, reveal: bool) -> Card:
+    """What a page shows of a hit; `reveal` as in SearchResults.to_html."""
     image, reason = thumbnail_or_reason(hit.read, side, None if hit.box == WHOLE else hit.box)
     badge = f"{hit.score:.3f}"
     name = relative(hit.key).name

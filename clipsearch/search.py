@@ -18,7 +18,7 @@ from .filters import Selection
 from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
 from .results import Hit, SearchResults, caption_of
-from .segments import Box
+from .segments import WHOLE, Box
 from .sources import restore
 from .store import ItemRow, Snapshot, Space, Store
 from .types import Candidate, Embeddings, Encoder, Source, as_embeddings
@@ -36,6 +36,7 @@ Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 ROWS_TOGETHER = 8192
 MOSTLY = 4  # rows for a picture that are looked for: few pictures have more among the best
 VLM_SIDE = 512  # pixels
+SEVERAL = "SELECT id FROM contents WHERE shown > 1 ORDER BY id"
 
 
 class Place(NamedTuple):
@@ -138,6 +139,10 @@ class Searcher:
         rows = order[np.minimum(place, len(order) - 1)]
         return np.where(self._contents[rows] == contents, rows, -1)
 
+    def vectors(self, rows: npt.NDArray[np.int64]) -> Embeddings:
+        """The stored vectors of some rows, float32 (n, dim), in order."""
+        return self._snapshot.vectors(rows)
+
     def blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[Embeddings]:
         """The vectors of some rows, float32, some thousands at a time, in order."""
         starts = range(0, len(rows), ROWS_TOGETHER)
@@ -163,6 +168,18 @@ class Searcher:
         shown = self._snapshot.shown
         contents = np.unique(self._contents if shown is None else self._contents[shown])
         return contents if only is None else contents[only.of_contents(contents)]
+
+    def several(self, only: Selection | None = None) -> npt.NDArray[np.int64]:
+        """The contents that several items show, in order, (n,)."""
+        contents = np.array([id for (id,) in self._store.rows(SEVERAL)], np.int64)
+        return contents if only is None else contents[only.of_contents(contents)]
+
+    def files(self, contents: npt.NDArray[np.int64], only: Selection | None = None) -> dict[int, list[Hit]]:
+        """The files that show each of some contents, oldest first, with a score of 1."""
+        return {
+            content: [self._hit(item, 1.0, known, WHOLE) for item, known in self._different(_of(items, only))]
+            for content, items in self._store.items_of(contents.tolist()).items()
+        }
 
     def places(self, content: int) -> list[Place]:
         """The present items of a content and where they are, oldest first."""
