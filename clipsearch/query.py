@@ -263,6 +263,13 @@ def key(leaf: Leaf) -> Any:
     return leaf if isinstance(leaf.value, str | bytes | int) else id(leaf.value)
 
 
+def negated(query: Query, so: bool = False) -> list[bool]:
+    """For each of the units, whether a picture is to be unlike it: under an odd number of ~."""
+    if query.word == "+":
+        return [so]
+    return [each for part in query.parts for each in negated(part, so ^ (query.word == "~"))]
+
+
 # ---------------------------------------------------------------------- writing
 
 

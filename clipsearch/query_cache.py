@@ -66,7 +66,7 @@ def recall(
     file: str, model: str, texts: Sequence[str], dtype: npt.DTypeLike = np.float64
 ) -> dict[str, npt.NDArray[Any]]:
     """The numbers kept for those of some texts that a model was asked before, from a file of the cache."""
-    if _off():
+    if switched_off():
         return {}
     query = "SELECT vector FROM queries WHERE model = ? AND text = ?"
     known = {}
@@ -82,7 +82,7 @@ def recall(
 
 def remember(file: str, model: str, vectors: Mapping[str, npt.NDArray[Any]]) -> None:
     """Keep numbers for texts that a model was asked, in a file of the cache."""
-    if _off():
+    if switched_off():
         return
     try:
         cache_path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -95,5 +95,6 @@ def remember(file: str, model: str, vectors: Mapping[str, npt.NDArray[Any]]) -> 
         logger.debug("query not cached: %s", error)
 
 
-def _off() -> bool:
+def switched_off() -> bool:
+    """Whether the user wants nothing of it kept."""
     return os.environ.get("CLIPSEARCH_QUERY_CACHE") == "0"

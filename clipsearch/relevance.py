@@ -71,7 +71,7 @@ class Background:
         usual = sharpness * (vectors @ other.T).astype(np.float64)  # (n, others)
         most = usual.max(1, keepdims=True)
         level = np.log(np.exp(usual - most).mean(1)) + most[:, 0]
-        return (cosines - level / sharpness) / self._spread
+        return np.asarray((cosines - level / sharpness) / self._spread)
 
     @cached_property
     def _spread(self) -> float:

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
@@ -32,6 +33,9 @@ Known: TypeAlias = tuple[ItemRow, dict[str, Any]]
 Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 """A picture as a query: a path, the bytes of a file, or a PIL image."""
 
+
+Judge: TypeAlias = Callable[[npt.NDArray[np.float32], Embeddings], npt.NDArray[np.float64]]
+"""Gives the relevance of n pictures, (n,), from their cosines with a query, (n,), and vectors, (n, dim)."""
 
 ROWS_TOGETHER = 8192
 MOSTLY = 4  # rows for a picture that are looked for: few pictures have more among the best
@@ -74,6 +78,7 @@ class Searcher:
         kind: Kind = "text",
         without: int | None = None,
         only: Selection | None = None,
+        judges: Sequence[Judge | None] | None = None,
     ) -> list[SearchResults]:
         """Find the k best pictures for each query: those of which a part, or the whole, is most like it.
 
@@ -84,6 +89,7 @@ class Searcher:
             kind: what the queries are of.
             without: a content that must not be among them: the one that was asked with.
             only: the pictures that may be found; None: all.
+            judges: for each query what gives its hits their relevance; None: they have none.
 
         Returns:
             One SearchResults per query, in order.
@@ -93,9 +99,65 @@ class Searcher:
         asked = min(int(k), len(self._snapshot)) + (without is not None)
         found = self._near(queries, asked, rows, kind)
         return [
-            SearchResults(self._hits(near, k, without, only), name, model=self.space.model)
-            for name, near in zip(names, found, strict=True)
+            SearchResults(self._hits(near, k, without, only, judge), name, model=self.space.model)
+            for name, near, judge in zip(names, found, judges or [None] * len(names), strict=True)
         ]
+
+    @property
+    def shows_any(self) -> bool:
+        """Whether any picture of it is shown."""
+        shown = self._snapshot.shown
+        return bool(len(self._snapshot) if shown is None else shown.any())
+
+    def pool(self, queries: Embeddings, count: int, only: Selection | None) -> npt.NDArray[np.int64]:
+        """The contents that are most like any of some queries, so many for each, ascending."""
+        rows = None if only is None else only.of_contents(self._contents)
+        found = self._near(queries, min(count, len(self._snapshot)), rows, "text")
+        return np.unique(self._contents[np.concatenate([near.rows for near in found])])
+
+    def by_relevance(
+        self,
+        units: Embeddings,
+        judges: Sequence[Judge],
+        join: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+        contents: npt.NDArray[np.int64],
+        name: str,
+        k: int,
+        only: Selection | None,
+    ) -> SearchResults:
+        """The k pictures of some contents that are most relevant to all units together.
+
+        Each unit counts by the row of a picture that fits it best, so parts of it may fit one unit each.
+
+        Args:
+            units: float32 (u, dim), unit rows.
+            judges: what gives the relevance to each unit.
+            join: makes (n,) of (u, n) relevance.
+            contents: (n,) ascending.
+            name: what the query is called.
+            k: how many.
+            only: the pictures that may be found; None: all.
+        """
+        rows = np.flatnonzero(np.isin(self._contents, contents))
+        vectors, owner = self._snapshot.vectors(rows), np.searchsorted(contents, self._contents[rows])
+        each = np.zeros((len(units), len(contents)))
+        for line, unit, judge in zip(each, units, judges, strict=True):
+            np.maximum.at(line, owner, judge(vectors @ unit, vectors))
+        relevance = join(each)
+        best = np.argsort(-relevance, kind="stable")[: k + 1]
+        near = Neighbours(relevance[best].astype(np.float32), self.rows_of(contents[best]))
+        hits = self._hits(near, k, None, only)
+        told = tuple(replace(hit, cosine=None, relevance=hit.score) for hit in hits)
+        return SearchResults(told, name, score_kind="relevance", model=self.space.model)
+
+    def sample(self, count: int) -> Embeddings:
+        """The vectors of up to so many shown pictures, evenly from all, float32 (n, dim)."""
+        first = np.flatnonzero(np.diff(self._contents, prepend=-1))  # of a picture's rows the whole
+        shown = self._snapshot.shown
+        first = first if shown is None else first[shown[first]]
+        return self._snapshot.vectors(
+            first[np.linspace(0, len(first), min(count, len(first)), False, dtype=np.int64)]
+        )
 
     def _near(
         self, queries: Embeddings, pictures: int, rows: npt.NDArray[np.bool_] | None, kind: Kind
@@ -189,21 +251,31 @@ class Searcher:
         source = self._source(item.source)
         return Place(item, source.path(item.key), source.root, partial(_read, source, item.key))
 
-    def _hits(self, near: Neighbours, k: int, without: int | None, only: Selection | None) -> tuple[Hit, ...]:
+    def _hits(
+        self,
+        near: Neighbours,
+        k: int,
+        without: int | None,
+        only: Selection | None,
+        judge: Judge | None = None,
+    ) -> tuple[Hit, ...]:
         contents, first = np.unique(self._contents[near.rows], return_index=True)  # of its rows the best one
         contents, first = contents[np.argsort(first)][: k + 1], np.sort(first)[: k + 1]
         boxes = self._snapshot.boxes(near.rows[first])
+        relevance = _judged(judge, near.scores[first], self._snapshot, near.rows[first])
         items = self._store.items_of(contents.tolist())
         texts = captions_of(self._store, contents.tolist())
         hits = [
-            self._hit(item, float(score), _with_caption(known, texts.get(int(content))), box)
-            for content, score, box in zip(contents, near.scores[first], boxes, strict=True)
+            self._hit(item, float(score), _with_caption(known, texts.get(int(content))), box, how)
+            for content, score, box, how in zip(contents, near.scores[first], boxes, relevance, strict=True)
             for item, known in self._different(_of(items[int(content)], only))
             if content != without
         ]
         return tuple(hits[:k])
 
-    def _hit(self, item: ItemRow, score: float, known: dict[str, Any], box: Box) -> Hit:
+    def _hit(
+        self, item: ItemRow, score: float, known: dict[str, Any], box: Box, relevance: float | None = None
+    ) -> Hit:
         source = self._source(item.source)
         return Hit(
             id=item.id,
@@ -212,6 +284,7 @@ class Searcher:
             source=source.root,
             score=score,
             cosine=score,
+            relevance=relevance,
             metadata=known,
             read=partial(_read, source, item.key),
             box=box,
@@ -237,6 +310,16 @@ class Searcher:
 def _with_caption(known: dict[str, Any], text: str | None) -> dict[str, Any]:
     """What is known of a picture, with its caption unless the user brought one."""
     return known if text is None else {"caption": text, **known}
+
+
+def _judged(
+    judge: Judge | None, cosines: npt.NDArray[np.float32], snapshot: Snapshot, rows: npt.NDArray[np.int64]
+) -> list[float] | list[None]:
+    """The relevance of some rows."""
+    if judge is None:
+        return [None] * len(rows)
+    found: list[float] = judge(cosines, snapshot.vectors(rows)).tolist()
+    return found
 
 
 def check_k(k: int) -> int:

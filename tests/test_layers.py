@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "clipsearch"
 LAYERS = [
     {"errors"},
     {"types", "files", "faiss_check", "bank"},
-    {"exif", "where", "query_text", "diversity", "feedback"},
+    {"exif", "where", "query_text", "diversity", "feedback", "relevance"},
     {
         "sources",
         "decode",
@@ -25,7 +25,7 @@ LAYERS = [
         "database",
     },
     {"store", "results", "progress", "tiles"},
-    {"writer", "exact", "near", "labels", "captioners", "query", "relevance"},
+    {"writer", "exact", "near", "labels", "captioners", "query"},
     {"outcomes", "captions", "gpu", "rerank", "query_vectors"},
     {"columns"},
     {"filters"},
@@ -34,6 +34,7 @@ LAYERS = [
     {"ingest", "spaces", "labelling", "captioning", "duplicates"},
     {"reader", "formats", "pictures", "overview"},
     {"second_look", "embedder"},
+    {"calibration"},
     {"asking"},
     {"collection"},
     {"zeroshot"},

@@ -95,6 +95,7 @@ def index(
     """
     from ..collection import Collection
     from ..index import check_layout
+    from ..query_cache import switched_off
     from ..tiles import read_tiles
 
     _check_usage(sources, folder, model, exclude, retry_failed or tiles is not None, upgrade)
@@ -116,6 +117,8 @@ def index(
         if layout is not None or target_recall:
             built = photos.build_index(layout, target_recall=target_recall)
             note(f"index {printable(built.layout)}: {describe(photos.index())}")
+        if len(photos) and not switched_off():
+            photos.calibrate()  # so that searches can tell when nothing is relevant
     if as_json:
         emit([report.to_dict() for report in reports])
     if any(report.failed for report in reports):
