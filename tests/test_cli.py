@@ -81,7 +81,7 @@ def cache(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_alone_it_shows_its_commands_in_the_order_people_need_them() -> None:
     shown = run().output
     names = re.findall(r"^  (\w+)  +[A-Z]", shown, re.M)
-    first = ["demo", "index", "search", "label", "caption"]
+    first = ["demo", "index", "search", "label", "duplicates", "caption"]
     then = ["info", "verify", "compact", "remove", "relocate", "export", "import"]
     assert names == [*first, *then, "models", "indexes"]
 
