@@ -347,6 +347,6 @@ def sharpness(image: "Image") -> float:
 def _halvings(value: float, best: float) -> int:
     """How often `best` can be halved before it is below `value`.
 
-    Encoding a picture anew changes its sharpness by a third, and blur by more than half.
+    A new JPEG of the same picture changes its sharpness too, so a small difference decides nothing.
     """
     return 0 if value >= best else int(np.log2(best / value)) if value > 0 else 1000

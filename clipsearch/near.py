@@ -22,10 +22,8 @@ Fetch: TypeAlias = Callable[[Rows], Embeddings]
 
 TOGETHER = 4096  # vectors fetched at a time
 SAMPLE = 20_000  # vectors that the strong axes are found from
-STRONG = 32  # axes kept: CLIP's have 0.8 to 0.9 of their length there
-CELL = (
-    2000  # vectors a cell: so many cells that looking at two takes as long as comparing what is left of them
-)
+STRONG = 32  # axes kept: they hold 0.89 of the squared length of the built-in model's vectors
+CELL = 2000  # vectors a cell: a million make 500 cells, and 125,000 pairs of cells to look at
 TRAINED = 64  # vectors that each centre is found from
 BLOCK = 1 << 22  # cosines at a time: 16 MB
 WAITING = 1 << 18  # pairs compared in full at a time

@@ -130,6 +130,16 @@ def test_a_row_of_pictures_each_like_the_next_is_not_one_group(photos, folder):
     assert [(group.keep.key, sorted(names(group)[1:])) for group in found] == [("1.png", ["0.png", "2.png"])]
 
 
+def test_a_tile_like_another_picture_makes_no_duplicate(photos, folder):
+    save(folder / "red.png", (250, 0, 0), size=(60, 60))
+    both = Image.new("RGB", (60, 60), (250, 0, 0))
+    both.paste((0, 0, 250), (30, 0, 60, 60))
+    both.save(folder / "both.png")
+    photos.add(folder, tiles="2x2")
+    assert photos.search(image=folder / "red.png")[1].score > 0.999
+    assert len(photos.duplicates(threshold=0.99)) == 0
+
+
 def test_where_leaves_out_pictures_and_copies(photos, folder):
     first = save(folder / "a.png")
     shutil.copy(first, folder / "b.png")

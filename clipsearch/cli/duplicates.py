@@ -38,12 +38,14 @@ def duplicates(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Group pictures that are nearly the same, or have the same bytes.
+    """Group pictures that are there more than once.
 
-    Of each group the first is the one to keep, and why is told. Nothing is deleted. Into a file or a pipe
-    each picture is a line: the group's number, `keep` or `copy`, its cosine to the one to keep, and its path,
-    with tabs between. Characters that could steer a terminal are escaped there too, so programs that open the
-    files should read --json or --csv.
+    A group has the same bytes, or nearly the same picture. The first is the one to keep, and why is told.
+    Nothing is deleted.
+
+    Into a file or a pipe each picture is a line: the group's number, `keep` or `copy`, its cosine to the one
+    to keep, and its path, with tabs between. Characters that could steer a terminal are escaped there too, so
+    programs that open the files should read --json or --csv.
     """
     if as_json and (csv or html):
         raise click.UsageError("give one of --json, --csv and --html.")

@@ -4,7 +4,8 @@
     python tests/benchmarks/duplicates.py --photos DIRECTORY
 
 The vectors are gap.py's, float16 in a mapped file; every twentieth has one to three copies, whose cosine to
-it is what a small crop, a resize or another JPEG quality gives with the built-in model: from 0.97 to 0.999.
+it is drawn evenly from 0.97 to 0.999. That is assumed, from where most small crops, resizes and JPEGs lie
+with the built-in model, so recall and precision here tell of threshold and pruning, and not of photos.
 Each way runs in a process of its own and makes groups by its own pairs with the same last step. "Recall" is
 the share of the copies that are in the group of their original; "precision" the share of all grouped pictures
 that are copies of the one kept; "memory" the peak beyond mapped files.
