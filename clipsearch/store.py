@@ -100,14 +100,15 @@ class Snapshot:
 
     def having(self, rows: int) -> npt.NDArray[np.int64]:
         """The contents that have at least so many rows, ascending."""
-        return np.flatnonzero(np.bincount(self.contents) >= rows)
+        contents, counts = np.unique(self.contents, return_counts=True)
+        return contents[counts >= rows]
 
     @cached_property
     def _sizes(self) -> npt.NDArray[np.int64]:
         """How many contents have 0, 1, 2, … rows."""
         if (np.diff(self.contents) > 0).all():  # quicker than counting, and usual
             return np.array([0, len(self)])
-        return np.bincount(np.bincount(self.contents))
+        return np.bincount(np.unique(self.contents, return_counts=True)[1], minlength=2)
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
