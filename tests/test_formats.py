@@ -337,6 +337,18 @@ def test_our_encoders_vectors_are_never_put_among_foreign_ones(theirs, other, fo
     assert [space["vectors"] for space in other.info()["models"]] == [3, len(COLOURS)]
 
 
+def test_only_use_model_switches_from_foreign_vectors_to_our_own(other, folder, tmp_path):
+    lines = [{"path": path} for path in (str(folder / "red.png"), "/g/b", "/g/c")]
+    other.import_vectors(npy(tmp_path / "n", np.eye(3), lines), format="npy")
+    other.add_model(ColourEncoder())
+    assert other.model == "foreign:colour" and len(other.search("red", k=9)) == 3
+    with cs.Collection(tmp_path / "other", model=ColourEncoder(), read_only=True) as again:
+        assert again.model == "foreign:colour"
+    other.remove(where="source = '(gone)'")
+    other.use_model(ColourEncoder())
+    assert other.model == "colour" and len(other.search("red", k=9)) == 1
+
+
 def test_a_collection_of_foreign_vectors_opens_again_under_either_name(theirs, other, tmp_path):
     other.import_vectors(theirs, format="clip-retrieval")
     with cs.Collection(tmp_path / "other") as again:
@@ -486,7 +498,7 @@ def test_vectors_of_another_model_or_dimension_are_refused(photos, tmp_path, oth
 def test_foreign_vectors_of_two_models_are_not_mixed_either(tmp_path):
     from clipsearch.store import Store
 
-    source = npy(tmp_path / "n", np.ones((1, 3)), [{"path": "/a"}])
+    source = npy(tmp_path / "n", np.ones((1, 512)), [{"path": "/a"}])
     Store.create(tmp_path / "f").close()
     with cs.Collection(tmp_path / "f") as photos:
         photos.import_vectors(source, format="npy", model="ViT-B-32/openai")
@@ -628,6 +640,48 @@ def test_a_collection_without_vectors_has_nothing_to_export(other, tmp_path):
 def test_lines_that_do_not_fit_the_vectors_are_told(tmp_path, other, lines, complaint):
     with pytest.raises(SourceError, match=complaint):
         other.import_vectors(npy(tmp_path / "n", np.eye(3)[:1], lines), format="npy")
+
+
+OWN = {"model": "colour", "fingerprint": "colour-1"}
+
+
+def test_an_import_that_fails_leaves_no_space_that_nothing_fits_into(tmp_path, other, folder):
+    lines = [{"path": "/a"}, {"id": 1}]
+    broken = npy(tmp_path / "broken", np.eye(3)[:2], lines, **OWN)
+    with pytest.raises(SourceError, match="line 2"):
+        other.import_vectors(broken, format="npy")
+    wide = npy(tmp_path / "wide", np.eye(4)[:1], lines[:1], **OWN)
+    for model in (None, ColourEncoder()):
+        with pytest.raises(ModelMismatchError, match="4 dimensions; expected 3, as 'colour'"):
+            other.import_vectors(wide, format="npy", model=model)
+    none = npy(tmp_path / "none", np.empty((1, 0)), lines[:1], **OWN)
+    with pytest.raises(SourceError, match="0 numbers"):
+        other.import_vectors(none, format="npy")
+    lost = npy(tmp_path / "lost", np.full((1, 3), np.nan), lines[:1], **OWN)
+    assert len(other.import_vectors(lost, format="npy").failed) == 1
+
+    assert other.models == []
+    assert other.add(folder).failed == [] and len(other) > 0
+
+
+def test_vectors_of_another_length_than_those_of_a_model_of_the_catalogue_are_refused(tmp_path):
+    source = npy(tmp_path / "n", np.eye(4)[:1], [{"path": "/a"}])
+    with cs.Collection(tmp_path / "made", model="builtin") as photos:
+        for model in (None, "builtin", "ViT-B/32,openai"):
+            with pytest.raises(ModelMismatchError, match=r"4 dimensions; expected (256|512)"):
+                photos.import_vectors(source, format="npy", model=model)
+        assert photos.models == []
+
+
+def test_a_first_vector_of_another_length_is_the_one_that_fails(tmp_path, other):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    vectors = [None, [1.0], [0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]
+    table = pyarrow.table({"path": ["/n", "/a", "/b", "/c"], "vector": vectors})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    report = other.import_vectors(tmp_path / "x.parquet", format="parquet")
+    assert (report.added, [failure.path for failure in report.failed]) == (2, ["/n", "/a"])
 
 
 def test_parquet_of_another_program_needs_a_vector_and_a_path(tmp_path, other):

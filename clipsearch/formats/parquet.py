@@ -1,6 +1,7 @@
 """One Parquet file with a row for each picture, as DuckDB, LanceDB and Hugging Face `datasets` read it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -79,13 +80,14 @@ def opened(path: Path) -> Any:
 
 
 def _dim(file: Any, vector: str) -> int:
-    """How many numbers a vector has: what the type says, else the first vector; 0: there is none."""
+    """How many numbers a vector has: what the type says, else most of the first; 0: there is none."""
     size = getattr(file.schema_arrow.field(vector).type, "list_size", None)
     if size is not None:
         return int(size)
     columns = (batch.column(0) for batch in file.iter_batches(TOGETHER, columns=[vector]))
-    lengths = (len(value) for column in columns for value in column if value.is_valid)
-    return next(lengths, 0)
+    lengths = (Counter(len(value) for value in column if value.is_valid) for column in columns)
+    ((size, _),) = next(filter(None, lengths), Counter([0])).most_common(1)
+    return size
 
 
 def _batches(path: Path, vector: str, dim: int) -> Iterator[Batch]:
