@@ -213,6 +213,21 @@ def test_rows_of_one_picture_are_one_picture_with_all_they_say(folder):
     assert known(folder / "captions.tsv") == {"red.png": {"caption": ["one", "two"], "split": "test"}}
 
 
+def test_a_number_of_a_csv_is_the_number_that_is_written(folder):
+    (folder / "some.csv").write_text("file_name,a,b,c,d\nred.png,9007199254740993,5.0,1e2,-0.5\n")
+    assert (
+        repr(known(folder / "some.csv")["red.png"])
+        == "{'a': 9007199254740993, 'b': 5.0, 'c': 100.0, 'd': -0.5}"
+    )
+
+
+def test_every_row_of_a_long_parquet_table_counts(tmp_path):
+    rows = 70_000  # more than pyarrow reads at a time
+    parquet(tmp_path / "some.parquet", [{"file_name": f"{n}.png", "n": n} for n in range(rows)])
+    found = [item.metadata["n"] for item in open_source(tmp_path / "some.parquet").items()]
+    assert found == list(range(rows))
+
+
 def test_a_table_finds_its_pictures_in_a_folder_beside_it_and_again_when_moved(folder, photos, tmp_path):
     (folder / "deep").rename(folder / "images")
     (folder / "train.csv").write_text("filename,label\nblue.png,cold\n")

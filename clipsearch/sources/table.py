@@ -134,17 +134,22 @@ def is_table(name: str) -> bool:
 
 def plain_columns(schema: Any) -> list[str]:
     """The columns of a Parquet schema that are metadata: none of bytes, nor of pictures of `datasets`."""
-    import pyarrow
+    return [field.name for field in schema if not has_bytes(field.type)]
 
-    def is_plain(kind: Any) -> bool:
-        if pyarrow.types.is_struct(kind):
-            return all(is_plain(kind.field(place).type) for place in range(kind.num_fields))
-        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
-            return is_plain(kind.value_type)
-        bytes_like = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-        return not (bytes_like or pyarrow.types.is_fixed_size_binary(kind))
 
-    return [field.name for field in schema if is_plain(field.type)]
+def has_bytes(kind: Any) -> bool:
+    """Whether values of an Arrow type are bytes, or have some in them."""
+    return is_bytes(kind) or any(has_bytes(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def is_bytes(kind: Any) -> bool:
+    """Whether values of an Arrow type are bytes, in any of its layouts."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return is_bytes(kind.value_type)
+    layouts = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+    return any(layout(kind) for layout in layouts)
 
 
 def _rows(path: str) -> Iterator[Row]:
@@ -197,7 +202,13 @@ def _parquet(path: str) -> Iterator[dict[str, Any]]:
 
     try:
         with parquet.ParquetFile(native(path)) as file:
-            for batch in file.iter_batches(columns=plain_columns(file.schema_arrow)):
+            names, plain = file.schema_arrow.names, plain_columns(file.schema_arrow)
+            if names and not set(PATHS) & set(plain):
+                raise SourceError(
+                    f"columns are {', '.join(names)}; expected one of paths: {', '.join(PATHS)}, "
+                    "or one of pictures, such as image"
+                )
+            for batch in file.iter_batches(columns=plain):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise SourceError(str(error)) from error
