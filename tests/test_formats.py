@@ -664,6 +664,19 @@ def test_an_import_that_fails_leaves_no_space_that_nothing_fits_into(tmp_path, o
     assert other.add(folder).failed == [] and len(other) > 0
 
 
+def test_json_that_is_nested_without_end_is_refused_by_name(tmp_path, other):
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": "/a"}], **OWN)
+    for depth in (900, 100_000):
+        deep = "[" * depth + "]" * depth
+        (source / "items.jsonl").write_text(f'{{"path": "/a", "metadata": {{"x": {deep}}}}}\n')
+        with pytest.raises(SourceError, match="line 1"):
+            other.import_vectors(source, format="npy")
+        (source / "clipsearch.json").write_text(deep)
+        with pytest.raises(SourceError, match=r"clipsearch\.json"):
+            other.import_vectors(source, format="npy")
+        (source / "clipsearch.json").write_text(json.dumps(OWN))
+
+
 def test_vectors_of_another_length_than_those_of_a_model_of_the_catalogue_are_refused(tmp_path):
     source = npy(tmp_path / "n", np.eye(4)[:1], [{"path": "/a"}])
     with cs.Collection(tmp_path / "made", model="builtin") as photos:

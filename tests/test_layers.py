@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "clipsearch"
 LAYERS = [
     {"errors"},
-    {"types", "files", "faiss_check", "bank"},
+    {"types", "files", "documents", "faiss_check", "bank"},
     {"exif", "where"},
     {"sources", "decode", "encoders", "segments", "render", "report", "query", "testing", "spec", "database"},
     {"store", "results", "progress"},

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import CollectionError, SourceError
 from ..files import make_folder, write_durably
 from .outgoing import Outgoing
@@ -42,7 +43,7 @@ def read_about(path: Path) -> dict[str, Any]:
         SourceError: it cannot be read.
     """
     try:
-        return checked_about(json.loads(path.read_bytes()), path)
+        return checked_about(parse_json(path.read_bytes()), path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..documents import parse_json
 from ..errors import SourceError
 from ..files import write_durably
 from .about import NAME, about, new_folder, read_about, write_json
@@ -97,7 +98,7 @@ def _batches(folder: Path, vectors: npt.NDArray[Any]) -> Iterator[Batch]:
 
 def _row(line: bytes, where: str) -> Row:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         digest = record.get("content_sha256")
         path, metadata = record["path"], dict(record.get("metadata") or {})
         return Row(str(path), metadata, bytes.fromhex(digest) if digest else None)

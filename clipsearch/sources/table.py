@@ -10,6 +10,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import MissingExtraError, SourceError, require
 from ..types import Item
 from .coco import coco_rows
@@ -50,7 +51,7 @@ class Table:
         try:
             for name, values in _rows(path):
                 self._put(posixpath.normpath(to_posix(name)), values)
-        except (SourceError, MissingExtraError, OSError, ValueError, csv.Error) as error:
+        except (SourceError, MissingExtraError, OSError, ValueError, RecursionError, csv.Error) as error:
             self.trouble = f"cannot read the table {path!r}: {getattr(error, 'strerror', None) or error}"
 
     def _put(self, key: str, values: dict[str, Any]) -> None:
@@ -102,10 +103,13 @@ class TableSource:
         self.lists_all = not table.trouble
         if not table.rows:
             raise SourceError(table.trouble or f"the table {self.root!r} names no picture")
-        excluded = exclusion(self.options.get("exclude", ()))
+        excluded, empty = exclusion(self.options.get("exclude", ())), True
         for key, row in table.rows.items():
             if not excluded(key):
+                empty = False
                 yield with_row(self.item(key) or Item(key, partial(read_file, self.path(key))), row)
+        if empty:
+            raise SourceError(f"the table {self.root!r} names no picture but those that are left out")
         if table.trouble:
             yield Item("/", partial(_fail, table.trouble))
 
@@ -182,16 +186,16 @@ def _number(text: str | None) -> Any:
 
 
 def _lines(path: str) -> Iterator[dict[str, Any]]:
-    with open(native(path), encoding="utf-8-sig") as file:
+    with open(native(path), "rb") as file:  # in bytes: those that are no UTF-8 are one line's trouble
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise SourceError(f"line {number}: {error}") from error
             if not isinstance(row, dict):
-                raise SourceError(f"line {number}: found {line.strip()!r:.80}; expected an object")
+                raise SourceError(f"line {number}: found {line.decode().strip()!r:.80}; expected an object")
             yield row
 
 
