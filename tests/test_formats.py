@@ -160,6 +160,64 @@ def test_captions_leave_with_their_pictures(other, tmp_path, folder):
         assert third.search("red", k=1)[0].metadata["caption"] == "a red picture"
 
 
+def test_a_caption_of_the_users_own_leaves_before_that_of_a_captioner(other, tmp_path, folder):
+    (folder / "red.txt").write_text("mine")
+    other.add(folder)
+    other.caption(ColourVLM())
+    lines = map(json.loads, (exported(other, tmp_path, "npy") / "items.jsonl").read_text().splitlines())
+    captions = {Path(line["path"]).name: line["metadata"]["caption"] for line in lines}
+    assert (captions["red.png"], captions["blue.png"]) == ("mine", "a blue picture")
+
+
+OURS = [
+    "id",
+    "path",
+    "path_bytes",
+    "key",
+    "source",
+    "content_sha256",
+    "vector",
+    "image_path",
+    "filepath",
+    "file_name",
+    "uri",
+]
+METADATA = {
+    "a whole number no float is, and a float": [{"a": 2**53 + 1}, {"a": 2.5}],
+    "the same the other way round": [{"a": 2.5}, {"a": 2**53 + 1}, {"a": 3.5}],
+    "lists of these": [{"a": [2**53 + 1]}, {"a": [2.5]}],
+    "small and large numbers": [{"a": 1}, {"a": 2**63 - 1}, {"a": -(2**63)}],
+    "too large for Arrow": [{"a": 2**63}, {"a": 1}],
+    "names of our own columns": [dict.fromkeys(OURS, "mine"), {f"metadata_{name}": name for name in OURS}],
+    "names of vectors": [{"embedding": [0.5, 1.5], "embeddings": "mine"}, {"embedding": [2.0]}],
+    "no name": [{"": 1, " ": 2}],
+}
+
+
+@pytest.mark.parametrize("format", BOTH_WAYS)
+@pytest.mark.parametrize("case", METADATA)
+def test_metadata_come_back_as_they_were(other, tmp_path, format, case):
+    items = [
+        Item(f"{n}.png", lambda n=n: Image.new("RGB", (8, 8), (9 * n, 0, 0)), "1", known)
+        for n, known in enumerate(METADATA[case])
+    ]
+    other.add(items)
+    path = exported(other, tmp_path, format)
+    with cs.Collection(tmp_path / "third", model=ColourEncoder()) as third:
+        third.import_vectors(path, format=format)
+        back = {hit.path: hit.metadata for hit in third.search("red")}
+    for n, known in enumerate(METADATA[case]):
+        came = {name: back[f"{n}.png"].get(name) for name in known}
+        assert repr(came) == repr(known)
+
+
+def test_names_of_which_one_looks_like_the_other_are_two_columns(other, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install pyarrow")
+    other.add([Item("a", lambda: Image.new("RGB", (8, 8)), "1", {"\udcff": 1, "\\xff": 2})])
+    table = parquet.read_table(exported(other, tmp_path, "parquet")).to_pylist()
+    assert (table[0]["\\xff"], table[0]["\\xff_"]) == (2, 1)
+
+
 # ---------------------------------------------------------------------- what other programs read
 
 
@@ -371,6 +429,13 @@ def test_parts_of_different_lengths_are_refused_before_anything_is_written(their
     with pytest.raises(SourceError, match="2 rows for the 1 vectors"):
         other.import_vectors(theirs, format="clip-retrieval")
     assert other.models == []
+
+
+def test_parts_of_different_dimensions_are_refused(theirs, other):
+    vectors = np.load(theirs / "img_emb" / "img_emb_0.npy")
+    np.save(theirs / "img_emb" / "img_emb_0.npy", np.pad(vectors, ((0, 0), (0, 1))))
+    with pytest.raises(SourceError, match=r"vectors of \[3, 4\] numbers; expected one dimension"):
+        other.import_vectors(theirs, format="clip-retrieval")
 
 
 def database(path, rows, version=4):
@@ -616,6 +681,30 @@ def test_a_folder_with_something_in_it_is_not_written_to(photos, folder):
     assert sorted(os.listdir(folder)) == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of a process")
+@pytest.mark.parametrize("format", ["npy", "clip-retrieval"])
+def test_an_export_that_failed_can_be_repeated(photos, tmp_path, format):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))  # like a full disk
+    try:
+        with pytest.raises(CollectionError, match="cannot write"):
+            photos.export(tmp_path / "out", format=format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "out").exists()
+    assert photos.export(tmp_path / "out", format=format).pictures == len(photos)
+
+
+def test_no_index_stands_beside_the_ids_of_another(photos, tmp_path):
+    path = photos.export(tmp_path / "photos.faiss", format="faiss").path
+    (tmp_path / "photos.json.tmp").mkdir()  # so that it cannot be written
+    with pytest.raises(CollectionError, match="cannot write"):
+        photos.export(path, format="faiss", where="rating = 5")
+    assert not (tmp_path / "photos.json").exists()
+
+
 def test_formats_are_named_in_the_error_of_one_that_is_unknown(photos, tmp_path):
     with pytest.raises(CollectionError, match="'parquet'"):
         photos.export(tmp_path / "x", format="arrow")
@@ -709,3 +798,90 @@ def test_parquet_of_another_program_needs_a_vector_and_a_path(tmp_path, other):
     write(pyarrow.table({"name": ["a"]}))
     with pytest.raises(SourceError, match="expected one of vector, embedding, embeddings"):
         other.import_vectors(tmp_path / "x.parquet", format="parquet")
+
+
+GOOD = {"path": ["/a"], "vector": [[1.0, 0.0, 0.0]]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "complaint"),
+    [
+        ({"vector": ["x"]}, r"vector \(string\); expected one of vector"),
+        ({"vector": [["x", "y", "z"]]}, "of lists of numbers"),
+        ({"vector": [1.0]}, "of lists of numbers"),
+        ({"vector": [b"123"]}, "of lists of numbers"),
+        ({"vector": [[[1.0], [0.0], [0.0]]]}, "of lists of numbers"),
+        ({"vector": [None]}, "of lists of numbers"),
+        ({"vector": [[]]}, "of lists of numbers"),
+        ({"content_sha256": ["zz"]}, r"x\.parquet, row 1: non-hexadecimal"),
+        ({"content_sha256": [5]}, r"x\.parquet, row 1"),
+        ({"path_bytes": [4]}, r"x\.parquet, row 1"),
+    ],
+)
+def test_parquet_of_another_program_with_columns_of_another_kind_is_refused(
+    tmp_path, other, columns, complaint
+):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(GOOD | columns), tmp_path / "x.parquet")
+    with pytest.raises(SourceError, match=complaint):
+        other.import_vectors(tmp_path / "x.parquet", format="parquet")
+    assert other.models == []
+
+
+def test_parquet_that_says_what_is_not_so_is_refused(tmp_path, other):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    def complaint(table):
+        parquet.write_table(table, tmp_path / "x.parquet")
+        with pytest.raises(SourceError) as caught:
+            other.import_vectors(tmp_path / "x.parquet", format="parquet")
+        return str(caught.value)
+
+    table = pyarrow.table(GOOD)
+    assert "x.parquet says of its vectors" in complaint(table.replace_schema_metadata({"clipsearch": "{"}))
+    field = pyarrow.field("j", pyarrow.string(), metadata={"clipsearch": "json"})
+    bad = table.append_column(field, pyarrow.array(["{oops"]))
+    assert "x.parquet, row 1: Expecting property name" in complaint(bad)
+    twice = table.append_column("n", pyarrow.array([1])).append_column("n", pyarrow.array([2]))
+    assert "'n' as the name of 2 columns" in complaint(twice)
+    null = pyarrow.table({"path": ["/a"], "vector": pyarrow.array([None], pyarrow.list_(pyarrow.float32()))})
+    assert "vectors of 0 numbers" in complaint(null)
+
+
+def test_only_the_column_of_vectors_is_left_out_of_metadata(tmp_path, other):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    more = {"vector": ["a text"], "embedding": [[1.0, 0.0, 0.0]], "embeddings": [7], "raw": [[b"x"]]}
+    more["metadata_colour"] = ["red"]  # as ours would be called only if "colour" were a column of ours
+    parquet.write_table(pyarrow.table(GOOD | more), tmp_path / "x.parquet")
+    other.import_vectors(tmp_path / "x.parquet", format="parquet")
+    known = other.search("red")[0].metadata
+    assert {name: known[name] for name in more if name in known} == {
+        "embeddings": 7,
+        "metadata_colour": "red",
+    }
+
+
+def test_an_array_that_is_empty_or_without_a_path_is_no_traceback(tmp_path, other):
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": None}])
+    other.import_vectors(source, format="npy")
+    assert list(other.paths().values()) == ["(row 1)"]
+    (source / "vectors.npy").write_bytes(b"")
+    with pytest.raises(SourceError, match="is no array of numbers"):
+        other.import_vectors(source, format="npy")
+
+
+def test_a_picture_that_came_back_is_there_again_when_it_is_imported_again(tmp_path, other):
+    file = tmp_path / "red.png"
+    Image.new("RGB", (8, 8), "red").save(file)
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": str(file)}], **OWN)
+    other.import_vectors(source, format="npy")
+    file.rename(tmp_path / "away")
+    assert other.refresh()[0].missing == 1 and len(other) == 0
+    (tmp_path / "away").rename(file)
+    other.import_vectors(source, format="npy")
+    assert list(other.paths().values()) == [str(file)]

@@ -107,6 +107,13 @@ def test_a_pattern_is_restored_and_finds_a_picture_after_a_restart(tmp_path):
     assert again.item("1.tar/x.tar/a.jpg").stamp == items(pattern)["1.tar/x.tar/a.jpg"].stamp
 
 
+def test_a_folder_called_like_a_shard_is_none(tmp_path):
+    pack(tmp_path / "s.tar" / "0.tar", {"a.jpg": b"a"})
+    source = open_source(f"{tmp_path}/*/0.tar")
+    assert [item.key for item in source.items()] == ["s.tar/0.tar/a.jpg"]
+    assert source.item("s.tar/0.tar/a.jpg").read() == b"a"
+
+
 def test_what_lies_beside_a_picture_is_its_metadata_wherever_it_stands(tmp_path):
     about = {"url": "http://x", "label": "from json", "nothing": None, "tags": ["a", "b"]}
     pack(

@@ -81,7 +81,7 @@ def mapped(path: Path) -> npt.NDArray[Any]:
         vectors: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise SourceError(f"{path} is no array of numbers: {error}") from error
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise SourceError(f"{path} holds {vectors.dtype} {vectors.shape}; expected numbers of shape (n, dim)")
