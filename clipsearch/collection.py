@@ -14,6 +14,7 @@ from .asking import Asker
 from .captioners import load_vlm
 from .captioning import CaptionReport
 from .captions import drop_captioner, find_captioner, use_captioner
+from .duplicates import Duplicates, check_threshold, find
 from .embedder import Embedder
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
 from .errors import ClipsearchError, CollectionError, LayoutError, SourceError
@@ -174,6 +175,7 @@ class Collection:
         source: SourceSpec,
         *,
         exclude: str | Sequence[str] = (),
+        tiles: str | None = None,
         retry_failed: bool = False,
         batch_size: int | None = None,
         progress: bool | None = None,
@@ -186,14 +188,18 @@ class Collection:
                 `datasets.Dataset`, or an iterable of (key, picture as bytes or PIL image) or of `Item`
                 objects; docs/sources.md tells of all.
             exclude: patterns of paths or folder names to leave out.
+            tiles: grids such as "3x3" or "2x2+3x3", ROWSxCOLUMNS, whose tiles are encoded beside the whole
+                picture, so that small things are found; see docs/tiles.md. All that comes later has them too,
+                and what is there gets them when its source is added again. None: as before, at first none.
             retry_failed: read pictures again that failed before and have not changed since.
-            batch_size: pictures encoded at a time; None chooses.
+            batch_size: pictures or tiles encoded at a time; None chooses.
             progress: show a bar; None does where a terminal is watching.
 
         Returns:
             What became of every picture; print it.
 
         Raises:
+            CollectionError: the collection has other tiles, or `tiles` are none.
             SourceError: the source is absent or holds no picture. Nothing was changed.
             Interrupted: Ctrl-C. What was encoded is kept, and the same call goes on from there.
             LockedError: another process is writing to the collection.
@@ -201,7 +207,7 @@ class Collection:
         opened = open_source(source, exclude=exclude)
         report = ingest(
             self._store,
-            self._spaces.of_encoder,
+            self._spaces.with_tiles(tiles),
             opened,
             self.encoder,
             retry_failed=retry_failed,
@@ -211,17 +217,20 @@ class Collection:
         self._keep_index(progress)
         return report
 
-    def refresh(self, *, retry_failed: bool = False, progress: bool | None = None) -> list[Report]:
+    def refresh(
+        self, *, tiles: str | None = None, retry_failed: bool = False, progress: bool | None = None
+    ) -> list[Report]:
         """Bring the collection up to date with every source that can be looked through again.
 
         Those are folders, globs, archives and lists; pictures handed over one by one stay as they are.
+        The arguments are those of `add`.
 
         Returns:
             One report per source; one that is absent has failed, and its pictures stay.
         """
         if self._spaces.in_use() is None:
             return []
-        encoder, space = self.encoder, self._spaces.of_encoder
+        space, encoder = self._spaces.with_tiles(tiles), self.encoder
         reports = [
             self._refresh(source, space, encoder, progress, retry_failed)
             for source in self._pictures.relisted()
@@ -343,6 +352,34 @@ class Collection:
         """
         only, searcher = self._only(where), self._searcher()
         return searcher.everything(only) if searcher else ([], np.empty((0, 0), np.float32))
+
+    def duplicates(
+        self, *, threshold: float | None = None, where: str | None = None, progress: bool | None = None
+    ) -> Duplicates:
+        """Group the pictures that are here more than once: the same bytes, or nearly the same picture.
+
+        Of each group one is to be kept: that with the most pixels; of as many, the sharpest, where another is
+        less than half as sharp; then the largest file; then the one that came first. All others lie within
+        reach of it. No pair of pictures is missed, and nothing is deleted: `remove` forgets pictures.
+
+        Args:
+            threshold: the least cosine. None: what suits the model and these pictures, see
+                docs/duplicates.md; `threshold` of the result tells it.
+            where: only among the pictures that pass; see `search`.
+            progress: show bars; None does where a terminal is watching.
+
+        Returns:
+            The groups; print them, or write them with `to_csv` or `to_html`. An empty collection gives none.
+
+        Raises:
+            QueryError: the threshold is not above 0 and at most 1, or `where` is no condition.
+        """
+        if threshold is not None:
+            threshold = check_threshold(threshold)
+        only, searcher = self._only(where), self._searcher()
+        if searcher is None:
+            return Duplicates((), threshold or 1.0, 0)
+        return find(searcher, threshold=threshold, only=only, progress=progress)
 
     def _searcher(self) -> Searcher | None:
         return self._reader.searcher()

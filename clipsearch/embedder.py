@@ -9,7 +9,7 @@ from .encoders import notice_script
 from .errors import ModelError
 from .labels import TextModel
 from .pictures import Pictures
-from .query import cached
+from .query_cache import cached
 from .reader import Reader
 from .results import Hit
 from .search import Picture, encode_picture

@@ -138,7 +138,7 @@ class SearchResults(Sequence[Hit]):
     def _repr_html_(self) -> str:
         shown = self.hits[:NOTEBOOK_HITS]
         more = f"; here are the first {len(shown)}" if len(shown) < len(self) else ""
-        cards = [_card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
+        cards = [card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
         return grid(cards, caption=f"{self.query}: {_summary(self)}{more}")
 
     def show(self) -> None:
@@ -235,7 +235,7 @@ def write_page(
 
 
 def _section(results: SearchResults, *, heading: str, reveal: bool) -> Section:
-    cards = [_card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
+    cards = [card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
     return Section(heading, _summary(results), cards)
 
 
@@ -262,8 +262,9 @@ def _said(judgement: Judgement) -> str:
     return f"{judgement.by.partition(':')[0]} {score}, was {judgement.before}"
 
 
-def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
-    image, reason = thumbnail_or_reason(hit.read, side)
+def card(hit: Hit, *, side: int, reveal: bool) -> Card:
+    """What a page shows of a hit; `reveal` as in SearchResults.to_html."""
+    image, reason = thumbnail_or_reason(hit.read, side, None if hit.box == WHOLE else hit.box)
     badge = f"{hit.score:.3f}"
     name = relative(hit.key).name
     notes = [text] if (text := judged(hit).strip(" ()")) else []
@@ -273,13 +274,15 @@ def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
     return Card(name, [*_everything(hit), *notes], image, reason, badge, link)
 
 
-def thumbnail_or_reason(read: "Callable[[], bytes | Image]", side: int) -> tuple[bytes | None, str]:
+def thumbnail_or_reason(
+    read: "Callable[[], bytes | Image]", side: int, outline: Box | None = None
+) -> tuple[bytes | None, str]:
     """Return a picture as it is now as a JPEG that fits into `side` pixels, or why there is none.
 
-    No reason names a folder.
+    No reason names a folder. `outline` is drawn around a part of it.
     """
     try:
-        return thumbnail(_opened(read, side), side), ""
+        return thumbnail(_opened(read, side), side, outline), ""
     except ImageError as error:
         return None, str(error)
     except SourceError:  # its message names the folder

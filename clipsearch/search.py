@@ -18,7 +18,7 @@ from .filters import Selection
 from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
 from .results import Hit, SearchResults, caption_of
-from .segments import Box
+from .segments import WHOLE, Box
 from .sources import restore
 from .store import ItemRow, Snapshot, Space, Store
 from .types import Candidate, Embeddings, Encoder, Source, as_embeddings
@@ -34,7 +34,9 @@ Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 
 
 ROWS_TOGETHER = 8192
+MOSTLY = 4  # rows for a picture that are looked for: few pictures have more among the best
 VLM_SIDE = 512  # pixels
+SEVERAL = "SELECT id FROM contents WHERE shown > 1 ORDER BY id"
 
 
 class Place(NamedTuple):
@@ -73,7 +75,7 @@ class Searcher:
         without: int | None = None,
         only: Selection | None = None,
     ) -> list[SearchResults]:
-        """Find the k best pictures for each query.
+        """Find the k best pictures for each query: those of which a part, or the whole, is most like it.
 
         Args:
             queries: float32 (q, dim), unit rows.
@@ -89,12 +91,26 @@ class Searcher:
         check_k(k)
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
         asked = min(int(k), len(self._snapshot)) + (without is not None)
-        wanted = max(1, self._snapshot.rows_each * asked)  # rows that surely hold so many pictures
-        found = self._index.search(queries, wanted, only=rows, kind=kind)
+        found = self._near(queries, asked, rows, kind)
         return [
             SearchResults(self._hits(near, k, without, only), name, model=self.space.model)
             for name, near in zip(names, found, strict=True)
         ]
+
+    def _near(
+        self, queries: Embeddings, pictures: int, rows: npt.NDArray[np.bool_] | None, kind: Kind
+    ) -> list[Neighbours]:
+        """The nearest rows of each query, of so many pictures at least where there are so many."""
+        surely = max(1, self._snapshot.rows_of_any(pictures))
+        wanted = min(surely, MOSTLY * pictures)
+        found = self._index.search(queries, wanted, only=rows, kind=kind)
+        if wanted < surely:
+            short = [i for i, near in enumerate(found) if len(near.rows) == wanted]
+            short = [i for i in short if len(np.unique(self._contents[found[i].rows])) < pictures]
+            again = self._index.search(queries[short], surely, only=rows, kind=kind) if short else []
+            for i, near in zip(short, again, strict=True):
+                found[i] = near
+        return found
 
     def embedding(self, content: int) -> Embeddings:
         """The stored vector of a content, float32 (1, dim), unit length.
@@ -123,6 +139,10 @@ class Searcher:
         rows = order[np.minimum(place, len(order) - 1)]
         return np.where(self._contents[rows] == contents, rows, -1)
 
+    def vectors(self, rows: npt.NDArray[np.int64]) -> Embeddings:
+        """The stored vectors of some rows, float32 (n, dim), in order."""
+        return self._snapshot.vectors(rows)
+
     def blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[Embeddings]:
         """The vectors of some rows, float32, some thousands at a time, in order."""
         starts = range(0, len(rows), ROWS_TOGETHER)
@@ -148,6 +168,18 @@ class Searcher:
         shown = self._snapshot.shown
         contents = np.unique(self._contents if shown is None else self._contents[shown])
         return contents if only is None else contents[only.of_contents(contents)]
+
+    def several(self, only: Selection | None = None) -> npt.NDArray[np.int64]:
+        """The contents that several items show, in order, (n,)."""
+        contents = np.array([id for (id,) in self._store.rows(SEVERAL)], np.int64)
+        return contents if only is None else contents[only.of_contents(contents)]
+
+    def files(self, contents: npt.NDArray[np.int64], only: Selection | None = None) -> dict[int, list[Hit]]:
+        """The files that show each of some contents, oldest first, with a score of 1."""
+        return {
+            content: [self._hit(item, 1.0, known, WHOLE) for item, known in self._different(_of(items, only))]
+            for content, items in self._store.items_of(contents.tolist()).items()
+        }
 
     def places(self, content: int) -> list[Place]:
         """The present items of a content and where they are, oldest first."""

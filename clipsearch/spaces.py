@@ -3,11 +3,13 @@
 import operator
 import os
 from collections.abc import Callable
+from functools import partial
 
 from .captions import caption_spaces
 from .encoders import DEFAULT_MODEL, AnyModel, check_dim, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
+from .tiles import read_tiles
 from .types import FOREIGN, Encoder, fingerprint_of
 from .writer import Writer, writing
 
@@ -70,6 +72,35 @@ class Spaces:
     def of_encoder(self, writer: Writer) -> Space:
         """The space of the model in use, made when there is none yet."""
         return self.in_use() or self._make(writer, self.encoder)
+
+    def with_tiles(self, tiles: str | None) -> Callable[[Writer], Space]:
+        """What gives the same, and lets every picture have these tiles from now on; None: as before.
+
+        Raises:
+            CollectionError: they are none. What is returned raises it where the collection has others, and
+                ModelMismatchError where another program made its vectors.
+        """
+        if tiles is None:
+            return self.of_encoder
+        return partial(self._of_encoder_with, read_tiles(tiles))
+
+    def _of_encoder_with(self, tiles: str, writer: Writer) -> Space:
+        space, have = self.of_encoder(writer), self._store.tiles()
+        if tiles == have:
+            return space
+        if have:
+            raise CollectionError(
+                f"{self._store.path} has tiles {have}, and {tiles} was asked for; leave it out to go on with "
+                "those it has, or make a collection of its own for others"
+            )
+        if space.foreign:
+            model = space.model.removeprefix(FOREIGN)
+            raise ModelMismatchError(
+                f"the vectors in use are {space.model!r}: another program made them, and tiles go with "
+                f"vectors made here. Encode all pictures here: add_model({model!r}), then use_model it"
+            )
+        writer.use_tiles(tiles)
+        return space
 
     def of_import(self, writer: Writer, model: str, fingerprint: str | None, dim: int) -> Space:
         """The space in use, made when there is none yet, for vectors that were made elsewhere.

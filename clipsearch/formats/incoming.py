@@ -167,7 +167,7 @@ class _Import:
             if one.loaded.failure:
                 one.loaded.item = replace(one.loaded.item, stamp=None)  # so that `add` reads the file
             else:
-                one.loaded.vector = vector
+                one.loaded.vectors = vector[None]
         with interrupts_held():  # between the commits and the counts there must be no Ctrl-C
             self._report.normalised += int(changed.sum())
             self._report.unchanged += sum(one.known for one in seen)
@@ -220,7 +220,7 @@ class _Import:
         fresh: set[bytes] = set()
         for loaded in pending:
             if loaded.sha256 in fresh or self._store.content_of(loaded.sha256) in self._encoded:
-                loaded.vector = None
+                loaded.vectors = None
             fresh.add(loaded.sha256)
         if pending:
             self._of(gone).commit(pending)
