@@ -1,11 +1,12 @@
 """Which model a collection is searched with, and whether it may be."""
 
 import operator
+import os
 from collections.abc import Callable
 from functools import partial
 
 from .captions import caption_spaces
-from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, resolve
+from .encoders import DEFAULT_MODEL, AnyModel, check_dim, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
 from .tiles import read_tiles
@@ -33,10 +34,11 @@ class Spaces:
         return [space for space in self._store.spaces() if space.id not in others]
 
     def in_use(self) -> Space | None:
-        """The space of the model asked for, else the live one; None before the first add."""
-        if self._wanted is not None and (space := self._named(resolve(self._wanted))):
-            return space
-        return next((space for space in self.all() if space.live), None)
+        """The live space, unless another is of the model asked for; None before the first add."""
+        live = next((space for space in self.all() if space.live), None)
+        if self._wanted is None or (live and resolve(self._wanted) in _names(live)):
+            return live
+        return self._named(resolve(self._wanted)) or live
 
     @property
     def model(self) -> str:
@@ -106,13 +108,16 @@ class Spaces:
         Without the fingerprint of the weights they are kept as foreign.
 
         Raises:
-            ModelMismatchError: the vectors in use, or the model asked for, are of another model.
+            ModelMismatchError: the vectors in use, or the model asked for, are of another model, or a
+                vector of it is known to have another length.
         """
         own = model if fingerprint is not None or model.startswith(FOREIGN) else FOREIGN + model
         marks, space = fingerprint or "", self.in_use()
         if space is None:
             if self._wanted is not None and own.removeprefix(FOREIGN) != resolve(self._wanted):
                 raise ModelMismatchError(f"found vectors of {model!r}; expected {resolve(self._wanted)!r}")
+            named = isinstance(self._wanted, str | os.PathLike | None)
+            check_dim(self._loaded or (own if named else self._load()), dim)
             return writer.add_space(model=own, fingerprint=marks, dim=dim)
         if (space.fingerprint, space.dim) != (marks, dim) or not (marks or space.model == own):
             found = _described(own, dim, marks)
@@ -121,6 +126,13 @@ class Spaces:
                 f"which cannot be compared with those of {found}; import these into a collection of their own"
             )
         return space
+
+    def unmake(self, writer: Writer, space: Space) -> None:
+        """Delete a space that has got no vector, so that the next one may be of another length."""
+        with writer.transaction() as db:
+            db.execute(
+                "DELETE FROM spaces WHERE id = ? AND id NOT IN (SELECT space FROM segments)", (space.id,)
+            )
 
     def filled_by(self, model: AnyModel) -> tuple[Encoder, Callable[[Writer], Space]]:
         """Another model, and what gives its space, made when there is none yet."""

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "clipsearch"
 LAYERS = [
     {"errors"},
-    {"types", "files", "faiss_check", "bank"},
+    {"types", "files", "documents", "faiss_check", "bank"},
     {"exif", "where", "query_text", "diversity", "feedback", "relevance"},
     {
         "sources",

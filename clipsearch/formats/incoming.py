@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -60,11 +61,13 @@ def incoming(about: Mapping[str, Any], dim: int, total: int, batches: Iterator[B
     """What comes with what clipsearch.json says of it, which may be nothing.
 
     Raises:
-        SourceError: it says another dimension.
+        SourceError: it says another dimension, or there is none.
     """
     said = about.get("dim", dim)
     if total and said != dim:
         raise SourceError(f"found vectors of {dim} numbers; expected {said}, as is said of them")
+    if not isinstance(said, int) or said < 1:
+        raise SourceError(f"found vectors of {said!r} numbers; expected at least one number")
     return Incoming(about.get("model"), about.get("fingerprint"), said, total, batches)
 
 
@@ -78,7 +81,7 @@ def mapped(path: Path) -> npt.NDArray[Any]:
         vectors: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise SourceError(f"{path} is no array of numbers: {error}") from error
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise SourceError(f"{path} holds {vectors.dtype} {vectors.shape}; expected numbers of shape (n, dim)")
@@ -110,24 +113,29 @@ def bring_in(
 
     Raises:
         ModelMismatchError: the collection's vectors are of another model.
+        SourceError: what comes breaks off; what came before is kept.
         ModelError: nobody says of which model these are.
     """
     if given.model is None:
         raise ModelError(f"{name} does not say of which model its vectors are; name it: model=")
     report = ImportReport(name, given.model)
     with writing(store) as writer, progress_bar(name, progress, total=given.total) as bar:
+        batches = chain(list(islice(given.batches, 1)), given.batches)  # what cannot be read makes no space
+        new = spaces.in_use() is None
         space = spaces.of_import(writer, given.model, given.fingerprint, given.dim)
         report.model = space.model
         job = _Import(writer, space, report, root)
         started = time.perf_counter()
         try:
-            for rows, vectors in given.batches:
+            for rows, vectors in batches:
                 job.take(rows, vectors)
                 bar.update(len(rows))
         except KeyboardInterrupt:
             raise Interrupted(report, f"{report.added:,} imported pictures") from None
         finally:
             report.seconds = time.perf_counter() - started
+            if new and given.total:
+                spaces.unmake(writer, space)
     return report
 
 
