@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .captioners.local import LocalVLM as LocalVLM
     from .captioning import CaptionReport as CaptionReport
     from .collection import Collection as Collection
+    from .duplicates import DuplicateGroup as DuplicateGroup
+    from .duplicates import Duplicates as Duplicates
     from .encoders import load_encoder as load_encoder
     from .errors import ClipsearchError as ClipsearchError
     from .errors import CollectionError as CollectionError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .labels import Label as Label
     from .labels import LabelResults as LabelResults
     from .labels import read_labels as read_labels
+    from .query import Query as Query
     from .report import Interrupted as Interrupted
     from .report import Report as Report
     from .rerank.by_caption import CaptionReranker as CaptionReranker
@@ -60,6 +63,8 @@ _HOMES = {
     "Collection": "collection",
     "CollectionError": "errors",
     "DamagedError": "errors",
+    "DuplicateGroup": "duplicates",
+    "Duplicates": "duplicates",
     "Embeddings": "types",
     "Encoder": "types",
     "Hit": "results",
@@ -78,6 +83,7 @@ _HOMES = {
     "ModelError": "errors",
     "ModelMismatchError": "errors",
     "PairReranker": "rerank.pairs",
+    "Query": "query",
     "QueryError": "errors",
     "Report": "report",
     "Reranker": "types",

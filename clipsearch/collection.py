@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from . import captioning, upkeep
-from .asking import Asker
+from .asking import Asker, wanted
+from .bank import Language
 from .captioners import load_vlm
 from .captioning import CaptionReport
 from .captions import drop_captioner, find_captioner, use_captioner
+from .duplicates import Duplicates, check_threshold, find
 from .embedder import Embedder
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
-from .errors import ClipsearchError, CollectionError, LayoutError, SourceError
+from .errors import ClipsearchError, CollectionError, LayoutError, QueryError, SourceError
 from .filters import Selection
 from .formats import Exported, ImportReport, bring_in, open_vectors, write_vectors
 from .index import About, Keeper, check_layout
@@ -25,6 +27,7 @@ from .labelling import classify
 from .labels import DEFAULT, LabelResults, LabelSpec, TemplateSpec, read_labels, read_templates
 from .overview import overview, shown_contents
 from .pictures import Pictures
+from .query import Query
 from .reader import Reader
 from .report import Failure, Report
 from .rerank.evaluation import RerankEvaluation
@@ -174,6 +177,7 @@ class Collection:
         source: SourceSpec,
         *,
         exclude: str | Sequence[str] = (),
+        tiles: str | None = None,
         retry_failed: bool = False,
         batch_size: int | None = None,
         progress: bool | None = None,
@@ -186,14 +190,18 @@ class Collection:
                 `datasets.Dataset`, or an iterable of (key, picture as bytes or PIL image) or of `Item`
                 objects; docs/sources.md tells of all.
             exclude: patterns of paths or folder names to leave out.
+            tiles: grids such as "3x3" or "2x2+3x3", ROWSxCOLUMNS, whose tiles are encoded beside the whole
+                picture, so that small things are found; see docs/tiles.md. All that comes later has them too,
+                and what is there gets them when its source is added again. None: as before, at first none.
             retry_failed: read pictures again that failed before and have not changed since.
-            batch_size: pictures encoded at a time; None chooses.
+            batch_size: pictures or tiles encoded at a time; None chooses.
             progress: show a bar; None does where a terminal is watching.
 
         Returns:
             What became of every picture; print it.
 
         Raises:
+            CollectionError: the collection has other tiles, or `tiles` are none.
             SourceError: the source is absent or holds no picture. Nothing was changed.
             Interrupted: Ctrl-C. What was encoded is kept, and the same call goes on from there.
             LockedError: another process is writing to the collection.
@@ -201,7 +209,7 @@ class Collection:
         opened = open_source(source, exclude=exclude)
         report = ingest(
             self._store,
-            self._spaces.of_encoder,
+            self._spaces.with_tiles(tiles),
             opened,
             self.encoder,
             retry_failed=retry_failed,
@@ -211,17 +219,20 @@ class Collection:
         self._keep_index(progress)
         return report
 
-    def refresh(self, *, retry_failed: bool = False, progress: bool | None = None) -> list[Report]:
+    def refresh(
+        self, *, tiles: str | None = None, retry_failed: bool = False, progress: bool | None = None
+    ) -> list[Report]:
         """Bring the collection up to date with every source that can be looked through again.
 
         Those are folders, globs, archives and lists; pictures handed over one by one stay as they are.
+        The arguments are those of `add`.
 
         Returns:
             One report per source; one that is absent has failed, and its pictures stay.
         """
         if self._spaces.in_use() is None:
             return []
-        encoder, space = self.encoder, self._spaces.of_encoder
+        space, encoder = self._spaces.with_tiles(tiles), self.encoder
         reports = [
             self._refresh(source, space, encoder, progress, retry_failed)
             for source in self._pictures.relisted()
@@ -286,7 +297,7 @@ class Collection:
 
     def search(
         self,
-        query: str | None = None,
+        query: str | Query | None = None,
         *,
         image: "Picture | None" = None,
         item: int | Hit | None = None,
@@ -294,11 +305,16 @@ class Collection:
         k: int = 10,
         where: str | None = None,
         stages: Sequence[Reranker] = (),
+        min_relevance: float | None = None,
+        diverse: float = 0.0,
+        liked: "Sequence[Picture | Hit | int]" = (),
+        disliked: "Sequence[Picture | Hit | int]" = (),
     ) -> SearchResults:
         """Find the pictures most like a text, a picture, an item or a vector: exactly one of them.
 
         Args:
-            query: plain words.
+            query: plain words, no character of which is an operator; or a `Query`, which may join several
+                texts and pictures: `Query("dog") & ~Query("leash")`; see docs/queries.md.
             image: a path, the bytes of a file, or a PIL image.
             item: a hit, or the id of a picture here ("more like this"); not among its own results.
             embedding: dim numbers in the model's space, of any length but zero.
@@ -307,10 +323,17 @@ class Collection:
                 docs/filters.md has all of it.
             stages: rerankers that judge the best hits for a text again, one after the other, such as a
                 `YesNoReranker`; see docs/rerank.md.
+            min_relevance: leave out hits that are less relevant, 0 to 1; 0.5 is a good one. Where none is
+                left, `results.nearest` has what was nearest. It calibrates, see `calibrate`.
+            diverse: 0 for the best hits, up to 1 for hits unlike each other (maximal marginal relevance).
+            liked: hits, ids or pictures that are right: the query is moved towards them (Rocchio's rule).
+                Without a query they are the query.
+            disliked: hits, ids or pictures that are wrong: it is moved off them.
 
         Returns:
             Hits, best first; equal scores in the order the pictures came in. An empty collection
-            gives none. With stages, `hit.judgements` and `results.stages` tell what they did.
+            gives none. With stages, `hit.judgements` and `results.stages` tell what they did. Once the model
+            is calibrated, hits have a relevance and `results.relevant` tells whether any is relevant.
 
         Raises:
             QueryError: none or several of the four were given, the text is empty, k is not
@@ -319,19 +342,47 @@ class Collection:
             ImageError: the picture cannot be read.
             ModelError, ServerError: a stage's model cannot be asked.
         """
-        return self._asker.search(query, image, item, embedding, k=k, where=where, stages=stages)
+        asked = wanted(query, image=image, item=item, embedding=embedding)
+        if asked is None and not liked:
+            raise QueryError("give one of query, image, item and embedding, not none")
+        return self._asker.search(
+            asked,
+            k=k,
+            where=where,
+            stages=stages,
+            min_relevance=min_relevance,
+            diverse=diverse,
+            liked=liked,
+            disliked=disliked,
+        )
 
     def search_many(
-        self, queries: Sequence[str], *, k: int = 10, where: str | None = None
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_relevance: float | None = None,
     ) -> list[SearchResults]:
         """Search for several texts at once: one pass of the text tower and one over the vectors.
 
-        `k` and `where` are as in `search`.
+        `k`, `where` and `min_relevance` are as in `search`.
 
         Returns:
             One SearchResults per text, in order. No texts give an empty list.
         """
-        return self._asker.many(queries, k=k, where=where)
+        return self._asker.many(queries, k=k, where=where, min_relevance=min_relevance)
+
+    def calibrate(self, *languages: Language) -> None:
+        """Encode the neutral captions that relevance compares with, so that all searches give it from now on.
+
+        Once is enough for a model: its vectors are kept in the user's cache folder. `clipsearch index` does.
+
+        Args:
+            languages: "english", which is the default, and "korean".
+        """
+        for language in languages or ("english",):
+            self._embedder.neutral(language)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as queries, float32 (n, dim), unit rows; those asked before come from a cache."""
@@ -344,6 +395,34 @@ class Collection:
         """
         only, searcher = self._only(where), self._searcher()
         return searcher.everything(only) if searcher else ([], np.empty((0, 0), np.float32))
+
+    def duplicates(
+        self, *, threshold: float | None = None, where: str | None = None, progress: bool | None = None
+    ) -> Duplicates:
+        """Group the pictures that are here more than once: the same bytes, or nearly the same picture.
+
+        Of each group one is to be kept: that with the most pixels; of as many, the sharpest, where another is
+        less than half as sharp; then the largest file; then the one that came first. All others lie within
+        reach of it. No pair of pictures is missed, and nothing is deleted: `remove` forgets pictures.
+
+        Args:
+            threshold: the least cosine. None: what suits the model and these pictures, see
+                docs/duplicates.md; `threshold` of the result tells it.
+            where: only among the pictures that pass; see `search`.
+            progress: show bars; None does where a terminal is watching.
+
+        Returns:
+            The groups; print them, or write them with `to_csv` or `to_html`. An empty collection gives none.
+
+        Raises:
+            QueryError: the threshold is not above 0 and at most 1, or `where` is no condition.
+        """
+        if threshold is not None:
+            threshold = check_threshold(threshold)
+        only, searcher = self._only(where), self._searcher()
+        if searcher is None:
+            return Duplicates((), threshold or 1.0, 0)
+        return find(searcher, threshold=threshold, only=only, progress=progress)
 
     def _searcher(self) -> Searcher | None:
         return self._reader.searcher()

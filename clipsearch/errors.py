@@ -19,6 +19,8 @@ Anything else that escapes is a bug in clipsearch.
 
 from importlib.util import find_spec
 
+SHOWN = 40  # characters of a text before and after the place of an error in it
+
 
 class ClipsearchError(Exception):
     """The root: catch this to catch all of them."""
@@ -73,6 +75,13 @@ class MissingExtraError(ClipsearchError):
 
     def __init__(self, module: str, *, extra: str) -> None:
         super().__init__(f"this needs the package {module!r}: pip install 'clipsearch[{extra}]'")
+
+
+def misread(name: str, text: str, at: int, problem: str) -> QueryError:
+    """What is wrong with a text that somebody wrote, and at which of its characters, from 0."""
+    start, end = max(0, at - SHOWN), at + SHOWN
+    part = "…" * (start > 0) + text[start:end] + "…" * (end < len(text))
+    return QueryError(f"{name}, at character {at + 1} of [{part}]: {problem}")
 
 
 def require(module: str, *, extra: str) -> None:

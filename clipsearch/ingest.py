@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from PIL.Image import Image
 
 from .decode import content_digest, decode
@@ -26,15 +27,16 @@ from .progress import progress_bar
 from .report import Interrupted, Report, reason_of
 from .sources.known import as_json
 from .store import Space, Store
+from .tiles import cut, shortest
 from .types import FOREIGN, Embeddings, Encoder, Item, Prepares, Source, as_embeddings
 from .writer import Writer, writing
 
 logger = logging.getLogger("clipsearch")
 
-BATCH = 64  # pictures encoded at a time
+BATCH = 64  # pictures or tiles encoded at a time
 BATCH_WHOLE = 8  # the same for encoders without `prepare`: their pictures wait at full size
 COMMIT_SECONDS = 10.0  # what a kill may cost
-COMMIT_PICTURES = 8192  # what memory holds before a commit
+COMMIT_PICTURES = 8192  # what memory holds before a commit; with tiles, each counts as one
 
 
 def ingest(
@@ -52,11 +54,11 @@ def ingest(
     Args:
         store: the collection.
         space: gives the space whose vectors to add, of which `encoder` is the model. Called only
-            when the source has shown that it holds pictures.
+            when the source has shown that it holds pictures. The store has the tiles by then.
         source: the pictures. Those it no longer has become missing if it lists all it has.
         encoder: turns pictures into vectors.
         retry_failed: read pictures again that failed before and have not changed since.
-        batch_size: pictures encoded at a time; None chooses.
+        batch_size: pictures or tiles encoded at a time; None chooses.
         progress: show a bar; None does where a terminal is watching.
 
     Returns:
@@ -91,10 +93,12 @@ class _Ingest:
         self.pool: Executor | None = None  # the model's threads, once there is something to encode
         self.pending: list[Loaded] = []  # done, not yet committed
         self.in_flight: set[bytes] = set()  # sha256 of those pending
+        self.broken = 0  # how many the model has failed on since it last worked
         self.bar = bar
         self.lock = threading.Lock()  # over the report's times, which the threads add to
         self.report = Report(source=source.root, model=encoder.model_id)
         self.outcomes = Outcomes(writer, space, source, self.report)
+        self.parts = self.outcomes.parts  # of every picture: the whole and its tiles
 
     def run(self, items: Iterable[Item]) -> Report:
         started = committed = time.perf_counter()
@@ -102,7 +106,7 @@ class _Ingest:
             for batch in self._encode(self._batches(self._load_ahead(self._discover(items)))):
                 self.pending += batch
                 self.bar.update(len(batch))
-                if time.perf_counter() - committed > COMMIT_SECONDS or len(self.pending) >= COMMIT_PICTURES:
+                if time.perf_counter() - committed > COMMIT_SECONDS or self._many(self.pending):
                     self._commit()
                     committed = time.perf_counter()
             self._commit()
@@ -117,6 +121,9 @@ class _Ingest:
         finally:
             self.report.seconds = time.perf_counter() - started
         return self.report
+
+    def _many(self, pictures: Sequence[Loaded]) -> bool:
+        return len(pictures) * len(self.parts) >= COMMIT_PICTURES
 
     def _commit(self) -> None:
         with interrupts_held():  # between the commit and the count of it there must be no Ctrl-C
@@ -139,7 +146,7 @@ class _Ingest:
                 yield item
 
     def _load_ahead(self, todo: Iterable[Item]) -> Iterator[Loaded]:
-        """Load in threads, in order, never more than a batch and a half ahead, nor many unread."""
+        """Load in threads, in order, about a batch and a half ahead, and never many unread."""
         window: deque[Future[Loaded]] = deque()
         unread = threading.Semaphore(2 * cores())  # an iterator hands over whole pictures
         with ThreadPoolExecutor(cores(), thread_name_prefix="clipsearch-decode") as pool:
@@ -148,7 +155,7 @@ class _Ingest:
                     unread.acquire()
                     window.append(pool.submit(self._load, item))
                     window[-1].add_done_callback(lambda _: unread.release())
-                    if len(window) > self.batch_size + self.batch_size // 2:
+                    if len(window) > max(self.together + self.together // 2, min(self.batch_size, cores())):
                         yield window.popleft().result()
                 while window:
                     yield window.popleft().result()
@@ -165,9 +172,9 @@ class _Ingest:
             data = _picture(item.read())
             loaded.sha256 = content_digest(data)
             if self.store.content_of(loaded.sha256) not in self.outcomes.encoded:
-                picture = decode(data, min_side=self.prepares.min_side if self.prepares else None)
+                picture = decode(data, min_side=self.min_side)
                 loaded.facts = dict(picture.facts)
-                loaded.prepared = self.prepares.prepare(picture.image) if self.prepares else picture.image
+                loaded.prepared = [self._prepare(cut(picture.image, part)) for part in self.parts]
         except CollectionError:
             raise  # the collection's trouble, not the picture's
         except Exception as error:
@@ -178,8 +185,17 @@ class _Ingest:
             self.report.decoding += (time.perf_counter() - started) / cores()
         return loaded
 
+    def _prepare(self, image: Any) -> Any:
+        return self.prepares.prepare(image) if self.prepares else image
+
+    @property
+    def min_side(self) -> int | None:
+        """The shortest side of a picture, in pixels, of which every tile has what the model looks at."""
+        side = self.prepares.min_side if self.prepares else None
+        return round(side / shortest(self.parts)) if side else None
+
     def _batches(self, pictures: Iterable[Loaded]) -> Iterator[list[Loaded]]:
-        """Group pictures so that each group has `batch_size` of them for the model."""
+        """Group pictures so that each group has `together` of them for the model."""
         batch: list[Loaded] = []
         wanted = 0
         for loaded in pictures:
@@ -189,7 +205,7 @@ class _Ingest:
             if loaded.prepared is not None:
                 self.in_flight.add(loaded.sha256)
                 wanted += 1
-            if wanted == self.batch_size or len(batch) == COMMIT_PICTURES:
+            if wanted == self.together or self._many(batch):
                 yield batch
                 batch, wanted = [], 0
         if batch:
@@ -204,6 +220,11 @@ class _Ingest:
     def batch_size(self) -> int:
         default = getattr(self.encoder, "batch_size", BATCH) if self.prepares else BATCH_WHOLE
         return self.wanted_batch_size or int(default)
+
+    @property
+    def together(self) -> int:
+        """How many pictures have a batch of tiles, at least one."""
+        return max(1, self.batch_size // len(self.parts))
 
     @cached_property
     def forwards(self) -> int:
@@ -255,10 +276,11 @@ class _Ingest:
         """The batch with its vectors. A model that failed on all of it is told, and blames no picture."""
         if future:
             future.result()
-        good = sum(loaded.vector is not None for loaded in batch)
+        good = sum(loaded.vectors is not None for loaded in batch)
         broken = [loaded for loaded in batch if loaded.prepared is not None]
-        worked = self.report.encoded or self.outcomes.encoded  # has the model ever
-        if broken and not good and not (worked and len(broken) < max(2, self.batch_size)):
+        worked = self.report.encoded or self.outcomes.whole  # has the model ever
+        self.broken = 0 if good else self.broken + len(broken)
+        if broken and not good and not (worked and self.broken < max(2, self.batch_size)):
             raise ModelError(f"{self.encoder.model_id} failed on every picture: {broken[0].failure}")
         for loaded in broken:
             loaded.prepared = None
@@ -266,12 +288,13 @@ class _Ingest:
         return batch
 
     def _vectors(self, wanted: Sequence[Loaded]) -> None:
-        """Give each picture its vector; one that breaks the model breaks only itself."""
+        """Give each picture its vectors; one that breaks the model breaks only itself."""
         if not wanted:
             return
         try:
-            for loaded, vector in zip(wanted, self._forward([w.prepared for w in wanted]), strict=True):
-                loaded.vector, loaded.prepared = vector, None
+            vectors = self._forward([part for loaded in wanted for part in loaded.prepared or ()])
+            for loaded, own in zip(wanted, np.split(vectors, len(wanted)), strict=True):
+                loaded.vectors, loaded.prepared = own, None
         except Exception as error:
             half = len(wanted) // 2
             if not half:
@@ -281,6 +304,11 @@ class _Ingest:
                 self._vectors(wanted[half:])
 
     def _forward(self, prepared: list[Any]) -> Embeddings:
+        """The vectors of some pictures and tiles, float32 (n, dim), a batch at a time."""
+        batches = [prepared[i : i + self.batch_size] for i in range(0, len(prepared), self.batch_size)]
+        return np.concatenate([self._forward_batch(batch) for batch in batches])
+
+    def _forward_batch(self, prepared: list[Any]) -> Embeddings:
         encode = self.prepares.encode_prepared if self.prepares else self.encoder.encode_images
         vectors = as_embeddings(encode(prepared), dim=self.space.dim)
         if len(vectors) != len(prepared):

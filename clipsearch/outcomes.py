@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .report import Failure, Report
+from .segments import Box
 from .sources import ListSource
 from .store import ItemRow, Space, to_sql
-from .types import Item, Source
+from .tiles import boxes_of
+from .types import Embeddings, Item, Source
 from .writer import Writer
 
 GONE = ("imported", "(gone)")  # kind and root of the source of imported pictures whose files are not there
@@ -28,8 +30,8 @@ class Loaded:
     sha256: bytes = b""
     facts: dict[str, Any] = field(default_factory=dict)
     metadata: str = "{}"  # JSON
-    prepared: Any = None  # None: it failed, or its bytes have a vector already
-    vector: npt.NDArray[np.float32] | None = None  # (dim,)
+    prepared: list[Any] | None = None  # the whole, then its tiles; None: it failed, or has all its vectors
+    vectors: Embeddings | None = None  # (n, dim) of the same
     failure: str | None = None
     cause: Exception | None = None  # of the failure
 
@@ -43,7 +45,11 @@ class Outcomes:
         self.source_id = writer.add_source(source.kind, source.root, source.options)
         self._kinds = {row.id: (row.kind, row.root) for row in self.store.sources()}
         self.before = self.store.last_item()  # of those above it nobody says yet that they moved
-        self.encoded = ContentSet(self.store.snapshot(space).contents)  # which have a vector
+        # Of every picture: the whole and its tiles. Foreign vectors can have none.
+        self.parts = boxes_of("" if space.foreign else self.store.tiles())
+        snapshot = self.store.snapshot(space)
+        self.whole = ContentSet(snapshot.contents)  # which have a vector
+        self.encoded = ContentSet(snapshot.having(len(self.parts)))  # and of all parts
         self.store.db.execute("CREATE TEMP TABLE IF NOT EXISTS seen (key PRIMARY KEY) WITHOUT ROWID")
         self.store.db.execute("DELETE FROM temp.seen")
 
@@ -58,17 +64,21 @@ class Outcomes:
             return
         started = time.perf_counter()
         contents: list[int] = []
-        vectors: list[npt.NDArray[np.float32]] = []
+        vectors: list[Embeddings] = []
+        boxes: list[Box] = []
         outcomes: list[str] = []
         with self.writer.transaction():
             for loaded in pending:
                 content = self._content(loaded)
                 outcomes.append(self._place(loaded, content))
-                if content is not None and loaded.vector is not None:
-                    contents.append(content)
-                    vectors.append(loaded.vector)
+                if content is not None and loaded.vectors is not None:
+                    new = slice(int(content in self.whole), len(loaded.vectors))  # only the tiles may be
+                    vectors.append(loaded.vectors[new])
+                    boxes += self.parts[new]
+                    contents += [content] * len(vectors[-1])
             if contents:
-                self.writer.append(self.space, contents, np.stack(vectors))
+                self.writer.append(self.space, contents, np.concatenate(vectors), boxes=boxes)
+        self.whole.add(contents)
         self.encoded.add(contents)
         for loaded, outcome in zip(pending, outcomes, strict=True):
             self._count(loaded, outcome)
@@ -76,10 +86,12 @@ class Outcomes:
 
     def _content(self, loaded: Loaded) -> int | None:
         """The id of its bytes, new ones recorded; None for a picture that failed."""
-        known = None if loaded.failure else self.store.content_of(loaded.sha256)
-        if known is None and loaded.vector is not None:
+        known = self.store.content_of(loaded.sha256)
+        if loaded.failure:  # a picture whose tiles alone failed stays, as the whole that it was
+            return known if known in self.whole and known not in self.encoded else None
+        if known is None and loaded.vectors is not None:
             return self.writer.add_content(loaded.sha256, loaded.facts)
-        if known is None and not loaded.failure:
+        if known is None:
             loaded.failure = "the model failed on another picture with the same bytes"
         return known
 
@@ -90,11 +102,12 @@ class Outcomes:
         if unread and known and known.content is not None:
             return self._keep(known, loaded)
         stamp = None if unread else item.stamp  # permissions change without the stamp: try again
+        failure = loaded.failure if content is None else None
         others = self.store.items_showing(content) if known is None and content is not None else []
         moved = self._moved(item, others)
         target = known or moved
         metadata = self._told(target, content, loaded.metadata)
-        values = (stamp, content, loaded.failure, metadata, self.source_id, to_sql(item.key))
+        values = (stamp, content, failure, metadata, self.source_id, to_sql(item.key))
         same = target is not None and metadata == self.store.metadata_of(target.id)
         if target:
             update = "UPDATE items SET stamp = ?, content = ?, failure = ?, metadata = ?, missing = 0"
@@ -102,7 +115,7 @@ class Outcomes:
         else:
             insert = "INSERT INTO items (stamp, content, failure, metadata, source, key) VALUES (?,?,?,?,?,?)"
             self.store.db.execute(insert, values)
-        if content is None:
+        if loaded.failure:
             return "failed"
         if known and known.content == content:
             return "unchanged" if same else "retold"

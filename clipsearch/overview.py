@@ -9,6 +9,7 @@ from .captions import Captioner, captioners, written
 from .index import Keeper
 from .spaces import Spaces
 from .store import DESCRIPTION, Space, Store
+from .tiles import boxes_of
 
 
 def overview(store: Store, spaces: Spaces, keeper: Keeper) -> dict[str, Any]:
@@ -18,6 +19,7 @@ def overview(store: Store, spaces: Spaces, keeper: Keeper) -> dict[str, Any]:
         "path": str(store.path),
         **about,
         **store.counts(),
+        "tiles": store.tiles() or None,
         "sources": [{"kind": row.kind, "root": row.root} for row in store.sources()],
         "models": [_of_space(store, space, keeper) for space in spaces.all()],
         "captioners": [_of_captioner(store, captioner) for captioner in captioners(store)],
@@ -32,12 +34,14 @@ def shown_contents(store: Store, space: Space) -> int:
 
 def _of_space(store: Store, space: Space, keeper: Keeper) -> dict[str, Any]:
     snapshot = store.snapshot(space)
+    tiled = snapshot.having(max(2, len(boxes_of(store.tiles()))))
     return {
         "model": space.model,
         "in_use": space.live,
         "dim": space.dim,
         "vectors": len(snapshot),
         "shown": len(np.setdiff1d(snapshot.contents, snapshot.hidden)),
+        "tiled": len(np.setdiff1d(tiled, snapshot.hidden)),
         "segments": len(snapshot.segments),
         "bytes": sum(segment.vectors.nbytes for segment in snapshot.segments),
         "index": keeper.describe(snapshot),

@@ -20,6 +20,9 @@ from unicodedata import category
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Outline: TypeAlias = tuple[float, float, float, float]
+"""A part of a picture: left, top, right, bottom as shares of its sides."""
+
 QUALITY = 82  # of JPEG thumbnails
 LINKS = ("file:", "http:", "https:")  # what a card may lead to: nothing that runs code
 DEEP = 0.55  # from which share on writing turns to the colour of the ground
@@ -47,17 +50,31 @@ def _visible(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
 
-def thumbnail(image: "Image", side: int = 256) -> bytes:
+def thumbnail(image: "Image", side: int = 256, outline: Outline | None = None) -> bytes:
     """Return an RGB picture as a JPEG that fits into `side` x `side` pixels, without any metadata.
 
-    The proportions stay, and a smaller picture keeps its size.
+    The proportions stay, and a smaller picture keeps its size. `outline` is drawn around a part of it.
     """
     small = image.copy()
     small.thumbnail((side, side))
+    if outline:
+        _draw(small, outline)
     small.info = {}  # Pillow would write the comment and XMP of the original into the thumbnail
     file = BytesIO()
     small.save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
+
+
+def _draw(image: "Image", outline: Outline) -> None:
+    """Draw a thin line that is seen on light and on dark."""
+    from PIL.ImageDraw import Draw
+
+    sides = (image.width - 1, image.height - 1) * 2
+    left, top, right, bottom = (int(share * side) for share, side in zip(outline, sides, strict=True))
+    for inset, colour in enumerate(("black", "white", "white", "black")):
+        if 2 * inset <= min(right - left, bottom - top):
+            corners = (left + inset, top + inset, right - inset, bottom - inset)
+            Draw(image).rectangle(corners, outline=colour)
 
 
 def relative(name: str) -> PurePath:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from .errors import ClipsearchError, ImageError, SourceError, require
 from .files import write_durably
+from .relevance import RELEVANT
 from .render import Card, Section, grid, page, printable, relative, thumbnail
 from .segments import WHOLE, Box
 
@@ -58,6 +59,8 @@ class Hit:
         source: root of its source.
         score: what the results are ordered by; higher is better.
         cosine: similarity of its embedding to the query's, or None where there is none.
+        relevance: how well it fits the query beside how well neutral queries fit it, 0 to 1, which can be
+            compared across queries; from 0.5 it is relevant. None: the collection is not calibrated.
         metadata: what is known of it, as JSON values: width and height in pixels as shown, taken,
             camera, latitude and longitude in degrees, and whatever its source added.
         read: returns its bytes, or the picture itself, as they are now.
@@ -76,6 +79,7 @@ class Hit:
     read: "Callable[[], bytes | Image]" = field(repr=False, compare=False)
     box: Box = field(default=WHOLE, repr=False)
     judgements: tuple[Judgement, ...] = field(default=(), repr=False)
+    relevance: float | None = field(default=None, repr=False)
 
     def image(self, *, min_side: int | None = None) -> "Image":
         """Return the picture, RGB and upright.
@@ -112,6 +116,7 @@ class SearchResults(Sequence[Hit]):
         score_kind: what the scores are.
         model: the encoder that was used.
         stages: what each stage after the first did.
+        nearest: what would have been found, where nothing was relevant enough for `min_relevance`.
     """
 
     hits: tuple[Hit, ...]
@@ -119,6 +124,17 @@ class SearchResults(Sequence[Hit]):
     score_kind: str = "cosine"
     model: str = ""
     stages: tuple[StageReport, ...] = ()
+    nearest: tuple[Hit, ...] = ()
+
+    @property
+    def relevant(self) -> bool | None:
+        """Whether any hit is relevant, from 0.5 on; None: the collection is not calibrated.
+
+        Of 1,000 everyday photos one neutral query in ten finds something that is called relevant; see
+        docs/relevance.md.
+        """
+        known = [hit.relevance for hit in self.hits or self.nearest if hit.relevance is not None]
+        return max(known) >= RELEVANT if known else None
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -131,14 +147,15 @@ class SearchResults(Sequence[Hit]):
         return replace(self, hits=self.hits[index]) if isinstance(index, slice) else self.hits[index]
 
     def __repr__(self) -> str:
-        shown = [f"  {hit.score:.3f}  {printable(hit.path)}{judged(hit)}" for hit in self.hits[:10]]
-        more = [f"  … and {len(self) - 10} more"] if len(self) > 10 else []
+        hits = self.hits or self.nearest
+        shown = [f"  {hit.score:.3f}  {printable(hit.path)}{judged(hit)}" for hit in hits[:10]]
+        more = [f"  … and {len(hits) - 10} more"] if len(hits) > 10 else []
         return "\n".join([printable(f"{self.query}: {_summary(self)}"), *shown, *more])
 
     def _repr_html_(self) -> str:
         shown = self.hits[:NOTEBOOK_HITS]
         more = f"; here are the first {len(shown)}" if len(shown) < len(self) else ""
-        cards = [_card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
+        cards = [card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
         return grid(cards, caption=f"{self.query}: {_summary(self)}{more}")
 
     def show(self) -> None:
@@ -162,6 +179,7 @@ class SearchResults(Sequence[Hit]):
                 "source": hit.source,
                 "score": hit.score,
                 "cosine": hit.cosine,
+                "relevance": hit.relevance,
                 "box": list(hit.box),
                 "metadata": dict(hit.metadata),
                 "judgements": [judgement._asdict() for judgement in hit.judgements],
@@ -178,7 +196,7 @@ class SearchResults(Sequence[Hit]):
         require("pandas", extra="pandas")
         import pandas
 
-        columns = ["id", "path", "key", "source", "score", "cosine"]
+        columns = ["id", "path", "key", "source", "score", "cosine", "relevance"]
         rows = [
             {name: row[name] for name in columns} | {f"metadata.{k}": v for k, v in row["metadata"].items()}
             for row in self.to_dicts()
@@ -188,7 +206,7 @@ class SearchResults(Sequence[Hit]):
         try:
             return pandas.DataFrame(rows)
         except UnicodeEncodeError:  # Arrow's strings cannot hold a file name that is not UTF-8
-            numbers = {"id": "int64", "score": "float64", "cosine": "float64"}
+            numbers = {"id": "int64", "score": "float64", "cosine": "float64", "relevance": "float64"}
             return pandas.DataFrame(rows, dtype=object).astype(numbers)
 
     def to_html(
@@ -235,14 +253,16 @@ def write_page(
 
 
 def _section(results: SearchResults, *, heading: str, reveal: bool) -> Section:
-    cards = [_card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
+    cards = [card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
     return Section(heading, _summary(results), cards)
 
 
 def _summary(results: SearchResults) -> str:
-    if not results.hits:
+    if not (results.hits or results.nearest):
         return "Nothing found"
     count = "1 picture" if len(results) == 1 else f"{len(results):,} pictures, best first"
+    if results.relevant is False or results.nearest:
+        count = "Nothing relevant found; the nearest are"
     model = relative(results.model.removeprefix("local-dir:")).as_posix()
     parts = [count, results.score_kind, model if results.model else "", *map(str, results.stages)]
     return " · ".join(filter(None, parts))
@@ -250,7 +270,7 @@ def _summary(results: SearchResults) -> str:
 
 def judged(hit: Hit) -> str:
     """What each stage made of a hit, for a line of text; of a hit of one stage nothing."""
-    if not hit.judgements and hit.score == hit.cosine:
+    if not hit.judgements and hit.cosine in (None, hit.score):
         return ""
     cosine = [] if hit.cosine is None else [f"cosine {hit.cosine:.3f}"]
     parts = cosine + ([_said(judgement) for judgement in hit.judgements] or ["not judged"])
@@ -262,8 +282,9 @@ def _said(judgement: Judgement) -> str:
     return f"{judgement.by.partition(':')[0]} {score}, was {judgement.before}"
 
 
-def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
-    image, reason = thumbnail_or_reason(hit.read, side)
+def card(hit: Hit, *, side: int, reveal: bool) -> Card:
+    """What a page shows of a hit; `reveal` as in SearchResults.to_html."""
+    image, reason = thumbnail_or_reason(hit.read, side, None if hit.box == WHOLE else hit.box)
     badge = f"{hit.score:.3f}"
     name = relative(hit.key).name
     notes = [text] if (text := judged(hit).strip(" ()")) else []
@@ -273,13 +294,15 @@ def _card(hit: Hit, *, side: int, reveal: bool) -> Card:
     return Card(name, [*_everything(hit), *notes], image, reason, badge, link)
 
 
-def thumbnail_or_reason(read: "Callable[[], bytes | Image]", side: int) -> tuple[bytes | None, str]:
+def thumbnail_or_reason(
+    read: "Callable[[], bytes | Image]", side: int, outline: Box | None = None
+) -> tuple[bytes | None, str]:
     """Return a picture as it is now as a JPEG that fits into `side` pixels, or why there is none.
 
-    No reason names a folder.
+    No reason names a folder. `outline` is drawn around a part of it.
     """
     try:
-        return thumbnail(_opened(read, side), side), ""
+        return thumbnail(_opened(read, side), side, outline), ""
     except ImageError as error:
         return None, str(error)
     except SourceError:  # its message names the folder

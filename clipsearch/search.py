@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
@@ -19,7 +20,7 @@ from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
 from .outcomes import GONE
 from .results import Hit, SearchResults, caption_of
-from .segments import Box
+from .segments import WHOLE, Box
 from .sources import IteratorSource, restore
 from .store import ItemRow, Snapshot, Space, Store
 from .types import Candidate, Embeddings, Encoder, Source, as_embeddings
@@ -34,8 +35,13 @@ Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 """A picture as a query: a path, the bytes of a file, or a PIL image."""
 
 
+Judge: TypeAlias = Callable[[npt.NDArray[np.float32], Embeddings], npt.NDArray[np.float64]]
+"""Gives the relevance of n pictures, (n,), from their cosines with a query, (n,), and vectors, (n, dim)."""
+
 ROWS_TOGETHER = 8192
+MOSTLY = 4  # rows for a picture that are looked for: few pictures have more among the best
 VLM_SIDE = 512  # pixels
+SEVERAL = "SELECT id FROM contents WHERE shown > 1 ORDER BY id"
 
 
 class Place(NamedTuple):
@@ -73,8 +79,9 @@ class Searcher:
         kind: Kind = "text",
         without: int | None = None,
         only: Selection | None = None,
+        judges: Sequence[Judge | None] | None = None,
     ) -> list[SearchResults]:
-        """Find the k best pictures for each query.
+        """Find the k best pictures for each query: those of which a part, or the whole, is most like it.
 
         Args:
             queries: float32 (q, dim), unit rows.
@@ -83,6 +90,7 @@ class Searcher:
             kind: what the queries are of.
             without: a content that must not be among them: the one that was asked with.
             only: the pictures that may be found; None: all.
+            judges: for each query what gives its hits their relevance; None: they have none.
 
         Returns:
             One SearchResults per query, in order.
@@ -90,12 +98,82 @@ class Searcher:
         check_k(k)
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
         asked = min(int(k), len(self._snapshot)) + (without is not None)
-        wanted = max(1, self._snapshot.rows_each * asked)  # rows that surely hold so many pictures
-        found = self._index.search(queries, wanted, only=rows, kind=kind)
+        found = self._near(queries, asked, rows, kind)
         return [
-            SearchResults(self._hits(near, k, without, only), name, model=self.space.model)
-            for name, near in zip(names, found, strict=True)
+            SearchResults(self._hits(near, k, without, only, judge), name, model=self.space.model)
+            for name, near, judge in zip(names, found, judges or [None] * len(names), strict=True)
         ]
+
+    @property
+    def shows_any(self) -> bool:
+        """Whether any picture of it is shown."""
+        shown = self._snapshot.shown
+        return bool(len(self._snapshot) if shown is None else shown.any())
+
+    def pool(self, queries: Embeddings, count: int, only: Selection | None) -> npt.NDArray[np.int64]:
+        """The contents that are most like any of some queries, so many for each, ascending."""
+        rows = None if only is None else only.of_contents(self._contents)
+        found = self._near(queries, min(count, len(self._snapshot)), rows, "text")
+        return np.unique(self._contents[np.concatenate([near.rows for near in found])])
+
+    def by_relevance(
+        self,
+        units: Embeddings,
+        judges: Sequence[Judge],
+        join: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+        contents: npt.NDArray[np.int64],
+        name: str,
+        k: int,
+        only: Selection | None,
+    ) -> SearchResults:
+        """The k pictures of some contents that are most relevant to all units together.
+
+        Each unit counts by the row of a picture that fits it best, so parts of it may fit one unit each.
+
+        Args:
+            units: float32 (u, dim), unit rows.
+            judges: what gives the relevance to each unit.
+            join: makes (n,) of (u, n) relevance.
+            contents: (n,) ascending.
+            name: what the query is called.
+            k: how many.
+            only: the pictures that may be found; None: all.
+        """
+        rows = np.flatnonzero(np.isin(self._contents, contents))
+        vectors, owner = self._snapshot.vectors(rows), np.searchsorted(contents, self._contents[rows])
+        each = np.zeros((len(units), len(contents)))
+        for line, unit, judge in zip(each, units, judges, strict=True):
+            np.maximum.at(line, owner, judge(vectors @ unit, vectors))
+        relevance = join(each)
+        best = np.argsort(-relevance, kind="stable")[: k + 1]
+        near = Neighbours(relevance[best].astype(np.float32), self.rows_of(contents[best]))
+        hits = self._hits(near, k, None, only)
+        told = tuple(replace(hit, cosine=None, relevance=hit.score) for hit in hits)
+        return SearchResults(told, name, score_kind="relevance", model=self.space.model)
+
+    def sample(self, count: int) -> Embeddings:
+        """The vectors of up to so many shown pictures, evenly from all, float32 (n, dim)."""
+        first = np.flatnonzero(np.diff(self._contents, prepend=-1))  # of a picture's rows the whole
+        shown = self._snapshot.shown
+        first = first if shown is None else first[shown[first]]
+        return self._snapshot.vectors(
+            first[np.linspace(0, len(first), min(count, len(first)), False, dtype=np.int64)]
+        )
+
+    def _near(
+        self, queries: Embeddings, pictures: int, rows: npt.NDArray[np.bool_] | None, kind: Kind
+    ) -> list[Neighbours]:
+        """The nearest rows of each query, of so many pictures at least where there are so many."""
+        surely = max(1, self._snapshot.rows_of_any(pictures))
+        wanted = min(surely, MOSTLY * pictures)
+        found = self._index.search(queries, wanted, only=rows, kind=kind)
+        if wanted < surely:
+            short = [i for i, near in enumerate(found) if len(near.rows) == wanted]
+            short = [i for i in short if len(np.unique(self._contents[found[i].rows])) < pictures]
+            again = self._index.search(queries[short], surely, only=rows, kind=kind) if short else []
+            for i, near in zip(short, again, strict=True):
+                found[i] = near
+        return found
 
     def embedding(self, content: int) -> Embeddings:
         """The stored vector of a content, float32 (1, dim), unit length.
@@ -124,6 +202,10 @@ class Searcher:
         rows = order[np.minimum(place, len(order) - 1)]
         return np.where(self._contents[rows] == contents, rows, -1)
 
+    def vectors(self, rows: npt.NDArray[np.int64]) -> Embeddings:
+        """The stored vectors of some rows, float32 (n, dim), in order."""
+        return self._snapshot.vectors(rows)
+
     def blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[Embeddings]:
         """The vectors of some rows, float32, some thousands at a time, in order."""
         starts = range(0, len(rows), ROWS_TOGETHER)
@@ -150,6 +232,18 @@ class Searcher:
         contents = np.unique(self._contents if shown is None else self._contents[shown])
         return contents if only is None else contents[only.of_contents(contents)]
 
+    def several(self, only: Selection | None = None) -> npt.NDArray[np.int64]:
+        """The contents that several items show, in order, (n,)."""
+        contents = np.array([id for (id,) in self._store.rows(SEVERAL)], np.int64)
+        return contents if only is None else contents[only.of_contents(contents)]
+
+    def files(self, contents: npt.NDArray[np.int64], only: Selection | None = None) -> dict[int, list[Hit]]:
+        """The files that show each of some contents, oldest first, with a score of 1."""
+        return {
+            content: [self._hit(item, 1.0, known, WHOLE) for item, known in self._different(_of(items, only))]
+            for content, items in self._store.items_of(contents.tolist()).items()
+        }
+
     def places(self, content: int) -> list[Place]:
         """The present items of a content and where they are, oldest first."""
         return [self._place(item) for item, _ in self._store.items_of([content])[content]]
@@ -158,21 +252,31 @@ class Searcher:
         source = self._source(item.source)
         return Place(item, source.path(item.key), source.root, partial(_read, source, item.key))
 
-    def _hits(self, near: Neighbours, k: int, without: int | None, only: Selection | None) -> tuple[Hit, ...]:
+    def _hits(
+        self,
+        near: Neighbours,
+        k: int,
+        without: int | None,
+        only: Selection | None,
+        judge: Judge | None = None,
+    ) -> tuple[Hit, ...]:
         contents, first = np.unique(self._contents[near.rows], return_index=True)  # of its rows the best one
         contents, first = contents[np.argsort(first)][: k + 1], np.sort(first)[: k + 1]
         boxes = self._snapshot.boxes(near.rows[first])
+        relevance = _judged(judge, near.scores[first], self._snapshot, near.rows[first])
         items = self._store.items_of(contents.tolist())
         texts = captions_of(self._store, contents.tolist())
         hits = [
-            self._hit(item, float(score), _with_caption(known, texts.get(int(content))), box)
-            for content, score, box in zip(contents, near.scores[first], boxes, strict=True)
+            self._hit(item, float(score), _with_caption(known, texts.get(int(content))), box, how)
+            for content, score, box, how in zip(contents, near.scores[first], boxes, relevance, strict=True)
             for item, known in self._different(_of(items[int(content)], only))
             if content != without
         ]
         return tuple(hits[:k])
 
-    def _hit(self, item: ItemRow, score: float, known: dict[str, Any], box: Box) -> Hit:
+    def _hit(
+        self, item: ItemRow, score: float, known: dict[str, Any], box: Box, relevance: float | None = None
+    ) -> Hit:
         source = self._source(item.source)
         return Hit(
             id=item.id,
@@ -181,6 +285,7 @@ class Searcher:
             source=source.root,
             score=score,
             cosine=score,
+            relevance=relevance,
             metadata=known,
             read=partial(_read, source, item.key),
             box=box,
@@ -206,6 +311,16 @@ class Searcher:
 def _with_caption(known: dict[str, Any], text: str | None) -> dict[str, Any]:
     """What is known of a picture, with its caption unless the user brought one."""
     return known if text is None else {"caption": text, **known}
+
+
+def _judged(
+    judge: Judge | None, cosines: npt.NDArray[np.float32], snapshot: Snapshot, rows: npt.NDArray[np.int64]
+) -> list[float] | list[None]:
+    """The relevance of some rows."""
+    if judge is None:
+        return [None] * len(rows)
+    found: list[float] = judge(cosines, snapshot.vectors(rows)).tolist()
+    return found
 
 
 def check_k(k: int) -> int:

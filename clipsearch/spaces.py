@@ -1,12 +1,15 @@
 """Which model a collection is searched with, and whether it may be."""
 
 import operator
+import os
 from collections.abc import Callable
+from functools import partial
 
 from .captions import caption_spaces
-from .encoders import CATALOG, DEFAULT_MODEL, AnyModel, load_encoder, resolve
+from .encoders import DEFAULT_MODEL, AnyModel, check_dim, load_encoder, resolve
 from .errors import CollectionError, ModelError, ModelMismatchError
 from .store import Space, Store
+from .tiles import read_tiles
 from .types import FOREIGN, Encoder, fingerprint_of
 from .writer import Writer, writing
 
@@ -31,10 +34,11 @@ class Spaces:
         return [space for space in self._store.spaces() if space.id not in others]
 
     def in_use(self) -> Space | None:
-        """The space of the model asked for, else the live one; None before the first add."""
-        if self._wanted is not None and (space := self._named(resolve(self._wanted))):
-            return space
-        return next((space for space in self.all() if space.live), None)
+        """The live space, unless another is of the model asked for; None before the first add."""
+        live = next((space for space in self.all() if space.live), None)
+        if self._wanted is None or (live and resolve(self._wanted) in _names(live)):
+            return live
+        return self._named(resolve(self._wanted)) or live
 
     @property
     def model(self) -> str:
@@ -69,21 +73,51 @@ class Spaces:
         """The space of the model in use, made when there is none yet."""
         return self.in_use() or self._make(writer, self.encoder)
 
+    def with_tiles(self, tiles: str | None) -> Callable[[Writer], Space]:
+        """What gives the same, and lets every picture have these tiles from now on; None: as before.
+
+        Raises:
+            CollectionError: they are none. What is returned raises it where the collection has others, and
+                ModelMismatchError where another program made its vectors.
+        """
+        if tiles is None:
+            return self.of_encoder
+        return partial(self._of_encoder_with, read_tiles(tiles))
+
+    def _of_encoder_with(self, tiles: str, writer: Writer) -> Space:
+        space, have = self.of_encoder(writer), self._store.tiles()
+        if tiles == have:
+            return space
+        if have:
+            raise CollectionError(
+                f"{self._store.path} has tiles {have}, and {tiles} was asked for; leave it out to go on with "
+                "those it has, or make a collection of its own for others"
+            )
+        if space.foreign:
+            model = space.model.removeprefix(FOREIGN)
+            raise ModelMismatchError(
+                f"the vectors in use are {space.model!r}: another program made them, and tiles go with "
+                f"vectors made here. Encode all pictures here: add_model({model!r}), then use_model it"
+            )
+        writer.use_tiles(tiles)
+        return space
+
     def of_import(self, writer: Writer, model: str, fingerprint: str | None, dim: int) -> Space:
         """The space in use, made when there is none yet, for vectors that were made elsewhere.
 
         Without the fingerprint of the weights they are kept as foreign.
 
         Raises:
-            ModelMismatchError: the vectors in use, or the model asked for, are of another model, or the model
-                is known to make vectors of another length.
+            ModelMismatchError: the vectors in use, or the model asked for, are of another model, or a
+                vector of it is known to have another length.
         """
-        _refuse_another_length(model, dim)
         own = model if fingerprint is not None or model.startswith(FOREIGN) else FOREIGN + model
         marks, space = fingerprint or "", self.in_use()
         if space is None:
             if self._wanted is not None and own.removeprefix(FOREIGN) != resolve(self._wanted):
                 raise ModelMismatchError(f"found vectors of {model!r}; expected {resolve(self._wanted)!r}")
+            named = isinstance(self._wanted, str | os.PathLike | None)
+            check_dim(self._loaded or (own if named else self._load()), dim)
             return writer.add_space(model=own, fingerprint=marks, dim=dim)
         if (space.fingerprint, space.dim) != (marks, dim) or not (marks or space.model == own):
             found = _described(own, dim, marks)
@@ -92,6 +126,13 @@ class Spaces:
                 f"which cannot be compared with those of {found}; import these into a collection of their own"
             )
         return space
+
+    def unmake(self, writer: Writer, space: Space) -> None:
+        """Delete a space that has got no vector, so that the next one may be of another length."""
+        with writer.transaction() as db:
+            db.execute(
+                "DELETE FROM spaces WHERE id = ? AND id NOT IN (SELECT space FROM segments)", (space.id,)
+            )
 
     def filled_by(self, model: AnyModel) -> tuple[Encoder, Callable[[Writer], Space]]:
         """Another model, and what gives its space, made when there is none yet."""
@@ -182,13 +223,6 @@ class Spaces:
             "leave the model out to use the collection's own, "
             "or fill a second space with add_model (clipsearch index --upgrade)"
         )
-
-
-def _refuse_another_length(model: str, dim: int) -> None:
-    name = model.removeprefix(FOREIGN)
-    known = next((one.dim for one in CATALOG.values() if one.name == name), dim)
-    if dim not in (0, known):  # 0: there are none
-        raise ModelMismatchError(f"found vectors of {dim} numbers; expected {known}, as {name!r} makes them")
 
 
 def _described(model: str, dim: int, fingerprint: str) -> str:

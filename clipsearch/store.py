@@ -88,12 +88,27 @@ class Snapshot:
         shown = ~np.isin(self.contents, self.hidden) if len(self.hidden) else None
         return None if shown is None or shown.all() else shown
 
-    @cached_property
+    @property
     def rows_each(self) -> int:
         """How many rows the content with the most of them has; at least 1."""
+        return len(self._sizes) - 1
+
+    def rows_of_any(self, count: int) -> int:
+        """How many rows `count` contents have at most: so many rows are of no fewer contents."""
+        taken = np.minimum(np.cumsum(self._sizes[::-1]), count)  # contents, those with most rows first
+        return int(np.diff(taken, prepend=0) @ np.arange(len(self._sizes))[::-1])
+
+    def having(self, rows: int) -> npt.NDArray[np.int64]:
+        """The contents that have at least so many rows, ascending."""
+        contents, counts = np.unique(self.contents, return_counts=True)
+        return contents[counts >= rows]
+
+    @cached_property
+    def _sizes(self) -> npt.NDArray[np.int64]:
+        """How many contents have 0, 1, 2, … rows."""
         if (np.diff(self.contents) > 0).all():  # quicker than counting, and usual
-            return 1
-        return int(np.unique(self.contents, return_counts=True)[1].max(initial=1))
+            return np.array([0, len(self)])
+        return np.bincount(np.unique(self.contents, return_counts=True)[1], minlength=2)
 
     @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
@@ -182,6 +197,12 @@ class Store:
         """Every source, oldest first."""
         rows = self.rows("SELECT id, kind, root, options FROM sources ORDER BY id")
         return [SourceRow(id, kind, from_sql(root), as_facts(options)) for id, kind, root, options in rows]
+
+    def tiles(self) -> str:
+        """The grids of tiles that every picture is given, such as "2x2+3x3"; "" is none."""
+        if not self.rows("SELECT 1 FROM sqlite_master WHERE name = 'tiles'"):
+            return ""
+        return "".join(grids for (grids,) in self.rows("SELECT grids FROM tiles"))
 
     def snapshot(self, space: Space) -> Snapshot:
         """The space as it is now, its segments mapped into memory."""

@@ -17,6 +17,7 @@ from .index import described_wrong, folder_of, published_at, read_about, read_wi
 from .segments import SegmentRow, damage, digest_of, open_segment, row_table
 from .spec import AUTO, EXACT
 from .store import DATABASE, DESCRIPTION, SEAL, Space, Store
+from .tiles import boxes_of
 from .writer import leftovers, writing
 
 ORPHANS = "SELECT id FROM contents WHERE id NOT IN (SELECT content FROM items WHERE content NOT NULL)"
@@ -132,6 +133,10 @@ def _verify_space(store: Store, space: Space, found: Verification) -> None:
     waiting = len(np.setdiff1d(known[known[:, 1] == 1, 0], contents))
     if waiting and space.id not in caption_spaces(store):
         found.notes.append(f"{waiting} pictures have no vector in {space.folder} yet; add their source again")
+    parts = 1 if space.foreign or space.id in caption_spaces(store) else len(boxes_of(store.tiles()))
+    shown = np.isin(contents, known[known[:, 1] == 1, 0])
+    if untiled := np.count_nonzero(counts[shown] < parts):
+        found.notes.append(f"{untiled} pictures have no tiles in {space.folder} yet; add their source again")
 
 
 def _verify_index(store: Store, space: Space, found: Verification) -> None:

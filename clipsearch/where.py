@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, TypeAlias
 
-from .errors import QueryError
+from .errors import SHOWN, QueryError, misread
 
 DEEPEST = 100  # parentheses and nots in each other; Python itself goes some hundreds deep
 EXACT = 2**53  # up to here a float is every whole number
-SHOWN = 40  # characters of the expression before and after the place of an error
 
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*')
@@ -110,9 +109,7 @@ def parse(text: str) -> Where:
 
 
 def _error(text: str, at: int, problem: str) -> QueryError:
-    start, end = max(0, at - SHOWN), at + SHOWN
-    part = "…" * (start > 0) + text[start:end] + "…" * (end < len(text))
-    return QueryError(f"where, at character {at + 1} of [{part}]: {problem}")
+    return misread("where", text, at, problem)
 
 
 class _Token(NamedTuple):

@@ -117,6 +117,13 @@ class Writer:
         )
         return self.store.spaces()[-1]
 
+    def use_tiles(self, tiles: str) -> None:
+        """Let every picture that comes have these tiles (tiles.read_tiles)."""
+        with self.transaction() as db:
+            db.execute("CREATE TABLE IF NOT EXISTS tiles (grids TEXT NOT NULL)")
+            db.execute("DELETE FROM tiles")
+            db.execute("INSERT INTO tiles VALUES (?)", (tiles,))
+
     def append(
         self,
         space: Space,

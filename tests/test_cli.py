@@ -81,7 +81,7 @@ def cache(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_alone_it_shows_its_commands_in_the_order_people_need_them() -> None:
     shown = run().output
     names = re.findall(r"^  (\w+)  +[A-Z]", shown, re.M)
-    first = ["demo", "index", "search", "label", "caption"]
+    first = ["demo", "index", "search", "label", "duplicates", "caption"]
     then = ["info", "verify", "compact", "remove", "relocate", "export", "import"]
     assert names == [*first, *then, "models", "indexes"]
 
@@ -193,8 +193,47 @@ def test_search_json_is_one_list_and_nothing_else(photos: Path, pictures: Path, 
     hits = json.loads(run("search", photos, "red", "-k", 2, "--json").stdout)
     assert [hit["key"] for hit in hits] == ["red.png", "orange.png"]
     assert hits[0]["path"] == str(pictures / "red.png")
-    assert set(hits[0]) == {"id", "path", "key", "source", "score", "cosine", "box", "metadata", "judgements"}
+    known = {"id", "path", "key", "source", "score", "cosine", "relevance", "box", "metadata", "judgements"}
+    assert set(hits[0]) == known
     assert hits[0]["metadata"]["width"] == 8
+
+
+def test_a_calibrated_search_tells_relevance_and_when_there_is_none(photos: Path, cache: None) -> None:
+    assert json.loads(run("search", photos, "red", "--json").stdout)[0]["relevance"] is None
+    with Collection(photos, model=ColourEncoder()) as collection:
+        collection.calibrate()
+        expected = [hit.relevance for hit in collection.search("red")]
+    every = run("search", photos, "red", "--json", "--min-relevance", 0)
+    assert [hit["relevance"] for hit in json.loads(every.stdout)] == expected
+    nothing = run("search", photos, "red", "--min-relevance", 1)
+    assert (nothing.stdout, nothing.stderr) == ("", "nothing relevant found\n")
+
+
+def test_operators_are_read_in_query_alone(photos: Path, cache: None) -> None:
+    with Collection(photos, model=ColourEncoder()) as collection:
+        collection.calibrate()
+        collection.search_many(["blue", "red - blue"])  # so that they need no model
+    away = json.loads(run("search", photos, "--query", "red - blue", "-k", 1, "--json").stdout)
+    red, blue = (256, 1, 1), (1, 1, 256)
+    length = (256**2 + 2) ** 0.5
+    difference = [a - b for a, b in zip(red, blue, strict=True)]
+    far = sum(d * r for d, r in zip(difference, red, strict=True)) / (255 * 2**0.5 * length)
+    assert away[0]["score"] == pytest.approx(far, abs=1e-3)
+    both = json.loads(run("search", photos, "--query", "red & ~blue", "-k", 1, "--json").stdout)
+    assert (both[0]["key"], both[0]["cosine"]) == ("red.png", None)
+    wrong = run("search", photos, "--query", "red & ~", code=1).stderr
+    assert "at character" in wrong
+    assert "give one of QUERY, --query" in run("search", photos, "red", "--query", "red", code=2).stderr
+
+
+def test_liked_pictures_are_asked_with(photos: Path, id_of: Callable[[str], int]) -> None:
+    with Collection(photos, model=ColourEncoder()) as collection:
+        liked, middle = id_of("blue.png"), collection.embeddings()[1].mean(0)
+        ids, vectors = collection.embeddings()
+        towards = vectors[ids.index(liked)] - middle
+        best = ids[int((vectors @ towards).argmax())]
+    result = run("search", photos, "--liked", liked, "-k", 1, "--json")
+    assert [hit["id"] for hit in json.loads(result.stdout)] == [best]
 
 
 def test_more_like_this_leaves_out_this(photos: Path, id_of: Callable[[str], int]) -> None:
@@ -235,7 +274,7 @@ def test_search_writes_a_page_and_tells_where(photos: Path, tmp_path: Path, cach
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["red", "--item", "1"], "give one of QUERY, --image and --item"),
+        (["red", "--item", "1"], "give one of QUERY, --query, --image and --item"),
         (["--json"], "go with a QUERY"),
         (["--html", "x.html"], "go with a QUERY"),
         (["red", "--html", "x.html", "--json"], "give one of --json and --html"),

@@ -45,7 +45,7 @@ def test_json_says_where_and_how_many(photos: Path, tmp_path: Path) -> None:
 
 def test_rows_that_fail_are_listed_and_exit_with_3(tmp_path: Path) -> None:
     (tmp_path / "n").mkdir()
-    np.save(tmp_path / "n" / "vectors.npy", np.array([[1.0] + [0] * 511, [np.nan] * 512]))
+    np.save(tmp_path / "n" / "vectors.npy", np.eye(2, 512) * [[1], [np.nan]])
     lines = [json.dumps({"path": f"/gone/{name}.jpg"}) for name in "ab"]
     (tmp_path / "n" / "items.jsonl").write_text("\n".join(lines))
     args = ("import", tmp_path / "n", "--to", tmp_path / "c", "--format", "npy")

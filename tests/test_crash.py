@@ -238,6 +238,8 @@ def view(path, colours):
             for digest, text in store.rows(CAPTIONS) if captioners(store) else []:
                 assert [text] == ColourVLM().generate([Image.new("RGB", (4, 4), colours[digest])])
             found[space.model] = sorted((hit.key, hit.id) for hit in hits)
+            rows = np.unique(searcher._snapshot.contents, return_counts=True)[1]
+            assert set(rows) <= ({1, 3} if store.tiles() else {1}), "all tiles of a picture or none"
         return found
 
 
@@ -309,6 +311,11 @@ class Life:
             self.fail_in_a_transaction()
             self.add(photos)
             yield "added after a failure"
+            photos.add(self.folders[0], tiles="1x2", batch_size=3, progress=False)  # the others have none yet
+            photos._keeper.wait()
+            self.paint(1, "tiled.png", 23)
+            self.add(photos)
+            yield "given tiles"
             photos.remove_missing()
             photos.compact()
             photos._keeper.wait()
@@ -401,13 +408,13 @@ from clipsearch.testing import ColourEncoder, ColourVLM
 ingest.COMMIT_PICTURES = 8
 with cs.Collection(sys.argv[1], model=ColourEncoder()) as photos:
     print("ready", flush=True)
-    photos.add(sys.argv[2], batch_size=4, progress=False)
+    photos.add(sys.argv[2], tiles=sys.argv[3] or None, batch_size=4, progress=False)
 """
 
 
-def killed_while_adding(collection, folder, seconds):
+def killed_while_adding(collection, folder, seconds, tiles):
     """Start adding in another process and kill it; whether that was in time."""
-    command = [sys.executable, "-c", ADD, str(collection), str(folder)]
+    command = [sys.executable, "-c", ADD, str(collection), str(folder), tiles]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         time.sleep(seconds)
@@ -416,7 +423,8 @@ def killed_while_adding(collection, folder, seconds):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_killed_at_random_instants_it_ends_with_every_picture_exactly_once(tmp_path):
+@pytest.mark.parametrize("tiles", ["", "1x2"])
+def test_killed_at_random_instants_it_ends_with_every_picture_exactly_once(tmp_path, tiles):
     folder, collection, colours = tmp_path / "pictures", tmp_path / "c", {}
     folder.mkdir()
     for number in range(300):
@@ -425,7 +433,7 @@ def test_killed_at_random_instants_it_ends_with_every_picture_exactly_once(tmp_p
         colours[sha256(path.read_bytes()).digest()] = PALETTE[number % 36]
     chance, kills, counts = random.Random(7), 0, [0]
     for _ in range(5):
-        kills += killed_while_adding(collection, folder, chance.uniform(0.0, 0.2))
+        kills += killed_while_adding(collection, folder, chance.uniform(0.0, 0.2), tiles)
         Store(collection).close()  # mends what the kill left in the middle of a commit
         counts.append(len(view(collection, colours).get("colour", ())))
     assert kills >= 3

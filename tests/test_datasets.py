@@ -85,6 +85,54 @@ def test_selected_rows_are_a_source_of_their_own_and_touch_no_other(datasets, tm
     assert photos.add(dataset.select([3, 2, 1, 0])).same_content == 4, "as many rows, in another order"
 
 
+def test_each_column_of_pictures_is_a_source_of_its_own(datasets, tmp_path, photos):
+    image = datasets.Image()
+    columns = {
+        name: [{"bytes": picture(colour), "path": None}] for name, colour in zip("abc", COLOURS, strict=False)
+    }
+    features = datasets.Features(dict.fromkeys("abc", image))
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "d")
+    dataset = datasets.load_from_disk(str(tmp_path / "d"))
+
+    assert photos.add(dataset).added == 1
+    assert photos.add(dataset.select_columns(["b"])).added == 1
+
+    assert photos.add(dataset).unchanged == 1
+    with cs.Collection(tmp_path / "c", model=ColourEncoder()) as again:
+        assert [hit.image().getpixel((0, 0)) for hit in again.search("red", k=1)] == [(255, 0, 0)]
+        assert [hit.image().getpixel((0, 0)) for hit in again.search("green", k=1)] == [(0, 255, 0)]
+        assert [report.unchanged for report in again.refresh()] == [1, 1]
+
+
+def test_a_column_of_another_name_than_in_the_files_passes_by(datasets, tmp_path, photos):
+    contents = {"photo": picture("red"), "other": picture("blue")}
+    columns = {name: [{"bytes": content, "path": None}] for name, content in contents.items()}
+    features = datasets.Features(dict.fromkeys(columns, datasets.Image()) | {"n": datasets.Value("int64")})
+    datasets.Dataset.from_dict(columns | {"n": [7]}, features=features).save_to_disk(tmp_path / "d")
+    dataset = datasets.load_from_disk(str(tmp_path / "d"))
+
+    swapped = dataset.rename_columns({"photo": "other", "other": "photo"})
+    of_number = dataset.remove_columns("other").rename_columns({"n": "photo", "photo": "n"})
+    for named, colour in [
+        (dataset.rename_column("photo", "picture"), "red"),
+        (swapped.select_columns(["photo"]), "blue"),
+        (of_number, "red"),
+    ]:
+        source = open_source(named)
+        assert [item.read() for item in source.items()] == [picture(colour)]
+        assert source.root.startswith("memory/") and not source.lists_all
+        assert restore(source.kind, source.root, source.options).item("0") is None
+
+
+def test_files_that_lost_the_column_have_no_picture(datasets, tmp_path):
+    dataset = made(datasets, [picture("red")] * 2, str(tmp_path / "d"))
+    source = open_source(dataset)
+    again = restore(source.kind, source.root, source.options | {"column": "gone"})
+    assert again.item("0") is None
+    with pytest.raises(SourceError, match="no column 'gone' of pictures"):
+        list(again.items())
+
+
 def test_a_dataset_in_memory_passes_by(datasets, photos):
     dataset = made(datasets, [picture(colour) for colour in COLOURS])
     assert photos.add(dataset).added == 4

@@ -160,6 +160,64 @@ def test_captions_leave_with_their_pictures(other, tmp_path, folder):
         assert third.search("red", k=1)[0].metadata["caption"] == "a red picture"
 
 
+def test_a_caption_of_the_users_own_leaves_before_that_of_a_captioner(other, tmp_path, folder):
+    (folder / "red.txt").write_text("mine")
+    other.add(folder)
+    other.caption(ColourVLM())
+    lines = map(json.loads, (exported(other, tmp_path, "npy") / "items.jsonl").read_text().splitlines())
+    captions = {Path(line["path"]).name: line["metadata"]["caption"] for line in lines}
+    assert (captions["red.png"], captions["blue.png"]) == ("mine", "a blue picture")
+
+
+OURS = [
+    "id",
+    "path",
+    "path_bytes",
+    "key",
+    "source",
+    "content_sha256",
+    "vector",
+    "image_path",
+    "filepath",
+    "file_name",
+    "uri",
+]
+METADATA = {
+    "a whole number no float is, and a float": [{"a": 2**53 + 1}, {"a": 2.5}],
+    "the same the other way round": [{"a": 2.5}, {"a": 2**53 + 1}, {"a": 3.5}],
+    "lists of these": [{"a": [2**53 + 1]}, {"a": [2.5]}],
+    "small and large numbers": [{"a": 1}, {"a": 2**63 - 1}, {"a": -(2**63)}],
+    "too large for Arrow": [{"a": 2**63}, {"a": 1}],
+    "names of our own columns": [dict.fromkeys(OURS, "mine"), {f"metadata_{name}": name for name in OURS}],
+    "names of vectors": [{"embedding": [0.5, 1.5], "embeddings": "mine"}, {"embedding": [2.0]}],
+    "no name": [{"": 1, " ": 2}],
+}
+
+
+@pytest.mark.parametrize("format", BOTH_WAYS)
+@pytest.mark.parametrize("case", METADATA)
+def test_metadata_come_back_as_they_were(other, tmp_path, format, case):
+    items = [
+        Item(f"{n}.png", lambda n=n: Image.new("RGB", (8, 8), (9 * n, 0, 0)), "1", known)
+        for n, known in enumerate(METADATA[case])
+    ]
+    other.add(items)
+    path = exported(other, tmp_path, format)
+    with cs.Collection(tmp_path / "third", model=ColourEncoder()) as third:
+        third.import_vectors(path, format=format)
+        back = {hit.path: hit.metadata for hit in third.search("red")}
+    for n, known in enumerate(METADATA[case]):
+        came = {name: back[f"{n}.png"].get(name) for name in known}
+        assert repr(came) == repr(known)
+
+
+def test_names_of_which_one_looks_like_the_other_are_two_columns(other, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install pyarrow")
+    other.add([Item("a", lambda: Image.new("RGB", (8, 8)), "1", {"\udcff": 1, "\\xff": 2})])
+    table = parquet.read_table(exported(other, tmp_path, "parquet")).to_pylist()
+    assert (table[0]["\\xff"], table[0]["\\xff_"]) == (2, 1)
+
+
 # ---------------------------------------------------------------------- what other programs read
 
 
@@ -337,6 +395,18 @@ def test_our_encoders_vectors_are_never_put_among_foreign_ones(theirs, other, fo
     assert [space["vectors"] for space in other.info()["models"]] == [3, len(COLOURS)]
 
 
+def test_only_use_model_switches_from_foreign_vectors_to_our_own(other, folder, tmp_path):
+    lines = [{"path": path} for path in (str(folder / "red.png"), "/g/b", "/g/c")]
+    other.import_vectors(npy(tmp_path / "n", np.eye(3), lines), format="npy")
+    other.add_model(ColourEncoder())
+    assert other.model == "foreign:colour" and len(other.search("red", k=9)) == 3
+    with cs.Collection(tmp_path / "other", model=ColourEncoder(), read_only=True) as again:
+        assert again.model == "foreign:colour"
+    other.remove(where="source = '(gone)'")
+    other.use_model(ColourEncoder())
+    assert other.model == "colour" and len(other.search("red", k=9)) == 1
+
+
 def test_a_collection_of_foreign_vectors_opens_again_under_either_name(theirs, other, tmp_path):
     other.import_vectors(theirs, format="clip-retrieval")
     with cs.Collection(tmp_path / "other") as again:
@@ -359,6 +429,13 @@ def test_parts_of_different_lengths_are_refused_before_anything_is_written(their
     with pytest.raises(SourceError, match="2 rows for the 1 vectors"):
         other.import_vectors(theirs, format="clip-retrieval")
     assert other.models == []
+
+
+def test_parts_of_different_dimensions_are_refused(theirs, other):
+    vectors = np.load(theirs / "img_emb" / "img_emb_0.npy")
+    np.save(theirs / "img_emb" / "img_emb_0.npy", np.pad(vectors, ((0, 0), (0, 1))))
+    with pytest.raises(SourceError, match=r"vectors of \[3, 4\] numbers; expected one dimension"):
+        other.import_vectors(theirs, format="clip-retrieval")
 
 
 def database(path, rows, version=4):
@@ -604,6 +681,30 @@ def test_a_folder_with_something_in_it_is_not_written_to(photos, folder):
     assert sorted(os.listdir(folder)) == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of a process")
+@pytest.mark.parametrize("format", ["npy", "clip-retrieval"])
+def test_an_export_that_failed_can_be_repeated(photos, tmp_path, format):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))  # like a full disk
+    try:
+        with pytest.raises(CollectionError, match="cannot write"):
+            photos.export(tmp_path / "out", format=format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "out").exists()
+    assert photos.export(tmp_path / "out", format=format).pictures == len(photos)
+
+
+def test_no_index_stands_beside_the_ids_of_another(photos, tmp_path):
+    path = photos.export(tmp_path / "photos.faiss", format="faiss").path
+    (tmp_path / "photos.json.tmp").mkdir()  # so that it cannot be written
+    with pytest.raises(CollectionError, match="cannot write"):
+        photos.export(path, format="faiss", where="rating = 5")
+    assert not (tmp_path / "photos.json").exists()
+
+
 def test_formats_are_named_in_the_error_of_one_that_is_unknown(photos, tmp_path):
     with pytest.raises(CollectionError, match="'parquet'"):
         photos.export(tmp_path / "x", format="arrow")
@@ -628,6 +729,61 @@ def test_a_collection_without_vectors_has_nothing_to_export(other, tmp_path):
 def test_lines_that_do_not_fit_the_vectors_are_told(tmp_path, other, lines, complaint):
     with pytest.raises(SourceError, match=complaint):
         other.import_vectors(npy(tmp_path / "n", np.eye(3)[:1], lines), format="npy")
+
+
+OWN = {"model": "colour", "fingerprint": "colour-1"}
+
+
+def test_an_import_that_fails_leaves_no_space_that_nothing_fits_into(tmp_path, other, folder):
+    lines = [{"path": "/a"}, {"id": 1}]
+    broken = npy(tmp_path / "broken", np.eye(3)[:2], lines, **OWN)
+    with pytest.raises(SourceError, match="line 2"):
+        other.import_vectors(broken, format="npy")
+    wide = npy(tmp_path / "wide", np.eye(4)[:1], lines[:1], **OWN)
+    for model in (None, ColourEncoder()):
+        with pytest.raises(ModelMismatchError, match="4 dimensions; expected 3, as 'colour'"):
+            other.import_vectors(wide, format="npy", model=model)
+    none = npy(tmp_path / "none", np.empty((1, 0)), lines[:1], **OWN)
+    with pytest.raises(SourceError, match="0 numbers"):
+        other.import_vectors(none, format="npy")
+    lost = npy(tmp_path / "lost", np.full((1, 3), np.nan), lines[:1], **OWN)
+    assert len(other.import_vectors(lost, format="npy").failed) == 1
+
+    assert other.models == []
+    assert other.add(folder).failed == [] and len(other) > 0
+
+
+def test_json_that_is_nested_without_end_is_refused_by_name(tmp_path, other):
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": "/a"}], **OWN)
+    for depth in (900, 100_000):
+        deep = "[" * depth + "]" * depth
+        (source / "items.jsonl").write_text(f'{{"path": "/a", "metadata": {{"x": {deep}}}}}\n')
+        with pytest.raises(SourceError, match="line 1"):
+            other.import_vectors(source, format="npy")
+        (source / "clipsearch.json").write_text(deep)
+        with pytest.raises(SourceError, match=r"clipsearch\.json"):
+            other.import_vectors(source, format="npy")
+        (source / "clipsearch.json").write_text(json.dumps(OWN))
+
+
+def test_vectors_of_another_length_than_those_of_a_model_of_the_catalogue_are_refused(tmp_path):
+    source = npy(tmp_path / "n", np.eye(4)[:1], [{"path": "/a"}])
+    with cs.Collection(tmp_path / "made", model="builtin") as photos:
+        for model in (None, "builtin", "ViT-B/32,openai"):
+            with pytest.raises(ModelMismatchError, match=r"4 dimensions; expected (256|512)"):
+                photos.import_vectors(source, format="npy", model=model)
+        assert photos.models == []
+
+
+def test_a_first_vector_of_another_length_is_the_one_that_fails(tmp_path, other):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    vectors = [None, [1.0], [0.0, 2.0, 0.0], [1.0, 0.0, 0.0]]
+    table = pyarrow.table({"path": ["/n", "/a", "/b", "/c"], "vector": vectors})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    report = other.import_vectors(tmp_path / "x.parquet", format="parquet")
+    assert (report.added, [failure.path for failure in report.failed]) == (2, ["/n", "/a"])
 
 
 def test_parquet_of_another_program_needs_a_vector_and_a_path(tmp_path, other):
@@ -821,17 +977,6 @@ def test_what_is_known_stays_when_an_import_says_otherwise(photos, other, tmp_pa
     assert other.search("red", k=1)[0].metadata["title"] == "first"
 
 
-def test_vectors_of_another_length_than_a_known_model_makes_are_refused(tmp_path):
-    from clipsearch.store import Store
-
-    source = npy(tmp_path / "n", np.ones((1, 3)), [{"path": "/a"}])
-    Store.create(tmp_path / "f").close()
-    with cs.Collection(tmp_path / "f") as photos:
-        with pytest.raises(ModelMismatchError, match="found vectors of 3 numbers; expected 512"):
-            photos.import_vectors(source, format="npy", model="ViT-B-32/openai")
-        assert photos.models == []
-
-
 def test_what_a_line_tells_beside_our_names_is_metadata(tmp_path, other):
     line = {"path": "/gone", "stars": 5, "id": 7, "key": "k", "source": "s", "metadata": {"room": "hall"}}
     other.import_vectors(npy(tmp_path / "n", np.eye(3)[:1], [line]), format="npy")
@@ -934,3 +1079,90 @@ def test_what_was_told_of_other_bytes_is_forgotten_with_them(tmp_path, other, fo
     Image.new("RGB", (8, 8), "blue").save(folder / "red.png")
     assert other.add([folder / "red.png"]).updated == 1
     assert "title" not in other.search("blue", k=1)[0].metadata
+
+
+GOOD = {"path": ["/a"], "vector": [[1.0, 0.0, 0.0]]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "complaint"),
+    [
+        ({"vector": ["x"]}, r"vector \(string\); expected one of vector"),
+        ({"vector": [["x", "y", "z"]]}, "of lists of numbers"),
+        ({"vector": [1.0]}, "of lists of numbers"),
+        ({"vector": [b"123"]}, "of lists of numbers"),
+        ({"vector": [[[1.0], [0.0], [0.0]]]}, "of lists of numbers"),
+        ({"vector": [None]}, "of lists of numbers"),
+        ({"vector": [[]]}, "of lists of numbers"),
+        ({"content_sha256": ["zz"]}, r"x\.parquet, row 1: non-hexadecimal"),
+        ({"content_sha256": [5]}, r"x\.parquet, row 1"),
+        ({"path_bytes": [4]}, r"x\.parquet, row 1"),
+    ],
+)
+def test_parquet_of_another_program_with_columns_of_another_kind_is_refused(
+    tmp_path, other, columns, complaint
+):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(GOOD | columns), tmp_path / "x.parquet")
+    with pytest.raises(SourceError, match=complaint):
+        other.import_vectors(tmp_path / "x.parquet", format="parquet")
+    assert other.models == []
+
+
+def test_parquet_that_says_what_is_not_so_is_refused(tmp_path, other):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    def complaint(table):
+        parquet.write_table(table, tmp_path / "x.parquet")
+        with pytest.raises(SourceError) as caught:
+            other.import_vectors(tmp_path / "x.parquet", format="parquet")
+        return str(caught.value)
+
+    table = pyarrow.table(GOOD)
+    assert "x.parquet says of its vectors" in complaint(table.replace_schema_metadata({"clipsearch": "{"}))
+    field = pyarrow.field("j", pyarrow.string(), metadata={"clipsearch": "json"})
+    bad = table.append_column(field, pyarrow.array(["{oops"]))
+    assert "x.parquet, row 1: Expecting property name" in complaint(bad)
+    twice = table.append_column("n", pyarrow.array([1])).append_column("n", pyarrow.array([2]))
+    assert "'n' as the name of 2 columns" in complaint(twice)
+    null = pyarrow.table({"path": ["/a"], "vector": pyarrow.array([None], pyarrow.list_(pyarrow.float32()))})
+    assert "vectors of 0 numbers" in complaint(null)
+
+
+def test_only_the_column_of_vectors_is_left_out_of_metadata(tmp_path, other):
+    pyarrow = pytest.importorskip("pyarrow", reason="pip install pyarrow")
+    from pyarrow import parquet
+
+    more = {"vector": ["a text"], "embedding": [[1.0, 0.0, 0.0]], "embeddings": [7], "raw": [[b"x"]]}
+    more["metadata_colour"] = ["red"]  # as ours would be called only if "colour" were a column of ours
+    parquet.write_table(pyarrow.table(GOOD | more), tmp_path / "x.parquet")
+    other.import_vectors(tmp_path / "x.parquet", format="parquet")
+    known = other.search("red")[0].metadata
+    assert {name: known[name] for name in more if name in known} == {
+        "embeddings": 7,
+        "metadata_colour": "red",
+    }
+
+
+def test_an_array_that_is_empty_or_without_a_path_is_no_traceback(tmp_path, other):
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": None}])
+    other.import_vectors(source, format="npy")
+    assert list(other.paths().values()) == ["(row 1)"]
+    (source / "vectors.npy").write_bytes(b"")
+    with pytest.raises(SourceError, match="is no array of numbers"):
+        other.import_vectors(source, format="npy")
+
+
+def test_a_picture_that_came_back_is_there_again_when_it_is_imported_again(tmp_path, other):
+    file = tmp_path / "red.png"
+    Image.new("RGB", (8, 8), "red").save(file)
+    source = npy(tmp_path / "n", np.eye(3)[:1], [{"path": str(file)}], **OWN)
+    other.import_vectors(source, format="npy")
+    file.rename(tmp_path / "away")
+    assert other.refresh()[0].missing == 1 and len(other) == 0
+    (tmp_path / "away").rename(file)
+    other.import_vectors(source, format="npy")
+    assert list(other.paths().values()) == [str(file)]

@@ -169,6 +169,50 @@ def test_a_page_that_cannot_be_unpacked_fails_its_rows_and_those_before_are_read
     assert items[101].read() == contents[101]
 
 
+def test_trouble_of_the_computer_passes_and_the_rows_are_read_later(tmp_path):
+    contents = [picture((row, 0, 0)) for row in range(6)]
+    file = write(tmp_path / "a.parquet", {"image": contents, "n": list(range(6))}, row_group_size=3)
+    items = list(open_source(file).items())
+    file.rename(tmp_path / "away")
+    for ask in (items[0].read, lambda: items[4].metadata["n"]):
+        with pytest.raises(FileNotFoundError):
+            ask()
+    (tmp_path / "away").rename(file)
+    assert [item.read() for item in items] == contents
+    assert [item.metadata["n"] for item in items] == list(range(6))
+
+
+LAYOUTS = {
+    "large": pyarrow.large_binary(),
+    "view": pyarrow.binary_view(),
+    "fixed": pyarrow.binary(len(picture("red"))),
+    "dictionary": pyarrow.dictionary(pyarrow.int8(), pyarrow.binary()),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pictures_are_bytes_in_any_layout_and_other_bytes_are_left_out(tmp_path, layout):
+    red = pyarrow.array([picture("red")]).cast(LAYOUTS[layout])
+    columns = {
+        "image": red,
+        "n": [1],
+        "more": red,
+        "several": pyarrow.array([[b"1", b"2"]], pyarrow.list_(pyarrow.binary(), 2)),
+        "named": pyarrow.array([[("k", b"1")]], pyarrow.map_(pyarrow.string(), pyarrow.binary())),
+    }
+    source = open_source(write(tmp_path / "a.parquet", columns))
+    (item,) = source.items()
+    assert (source.kind, item.read(), dict(item.metadata)) == ("parquet", picture("red"), {"n": 1})
+
+
+@pytest.mark.parametrize("names", [None, {"0": "cat", "1": "dog"}])
+def test_a_class_without_a_list_of_names_is_a_number(tmp_path, names):
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    columns = {"image": structs((picture("red"), None)), "label": [1]}
+    (item,) = open_source(write(tmp_path / "a.parquet", columns, features=features)).items()
+    assert dict(item.metadata) == {"label": 1}
+
+
 def test_a_file_of_paths_is_a_table(tmp_path):
     (tmp_path / "a.png").write_bytes(picture("red"))
     file = write(tmp_path / "some.parquet", {"file_name": ["a.png"], "label": ["cat"]})
@@ -179,6 +223,11 @@ def test_a_file_of_paths_is_a_table(tmp_path):
 
 def test_what_holds_no_picture_is_an_error(tmp_path):
     assert "columns are text" in error(write(tmp_path / "t.parquet", {"text": ["a"]}))
+    message = error(write(tmp_path / "photo.parquet", {"photo": [b"x"], "caption": ["x"]}))
+    assert "columns are photo, caption;" in message and "one of pictures, such as image" in message
+    twice = pyarrow.Table.from_arrays([pyarrow.array([picture("red")])] * 2, names=["image"] * 2)
+    parquet.write_table(twice, tmp_path / "twice.parquet")
+    assert "columns are image, image;" in error(tmp_path / "twice.parquet")
     kind = pyarrow.array([], pyarrow.binary())
     assert "no picture in" in error(write(tmp_path / "e.parquet", {"image": kind}))
     with pytest.raises(SourceError, match="cannot read the Parquet file"):
@@ -189,15 +238,20 @@ STREAM = """
 import sys
 import pyarrow
 from clipsearch.sources import open_source
-total = sum(len(item.read()) for item in open_source(sys.argv[1]).items())
-print(total, pyarrow.default_memory_pool().max_memory())
+read = told = 0
+for item in open_source(sys.argv[1]).items():
+    read += len(item.read())
+    told += len(item.metadata["text"])
+print(read, told, pyarrow.default_memory_pool().max_memory())
 """
 
 
 def test_a_row_group_of_any_size_is_streamed(tmp_path):
     rng = np.random.default_rng(0)
-    contents = [rng.bytes(10_000) for _ in range(15_000)]  # 150 MB in one group
-    file = write(tmp_path / "a.parquet", {"image": contents}, row_group_size=20_000)
+    contents = [rng.bytes(7_000) for _ in range(15_000)]  # 105 MB in one group, and as much of text
+    columns = {"image": contents, "text": [content[:3_500].hex() for content in contents]}
+    file = write(tmp_path / "a.parquet", columns, row_group_size=20_000)
     command = [sys.executable, "-c", STREAM, str(file)]
-    total, peak = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-    assert total == 150_000_000 and peak < 80_000_000
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    read, told, peak = map(int, out.split())
+    assert read == told == 105_000_000 and peak < 80_000_000

@@ -129,6 +129,7 @@ def test_dicts_hold_everything_as_json(results):
         "source": "/home/ida/Photos",
         "score": 0.75,
         "cosine": 0.75,
+        "relevance": None,
         "box": [0.0, 0.0, 1.0, 1.0],
         "metadata": FACTS,
         "judgements": [],
@@ -140,12 +141,12 @@ def test_dicts_hold_everything_as_json(results):
 def test_a_table_has_a_row_a_hit_and_a_column_a_metadatum(results):
     table = results.to_pandas()
 
-    assert list(table.columns[:6]) == ["id", "path", "key", "source", "score", "cosine"]
+    assert list(table.columns[:7]) == ["id", "path", "key", "source", "score", "cosine", "relevance"]
     assert table["id"].tolist() == [7, 3]
     assert table["score"].tolist() == [0.75, 0.5]
     assert table["metadata.width"].isna().tolist() == [False, True]
     assert table["metadata.camera"][0] == "Acme One"
-    assert list(SearchResults((), "x").to_pandas().columns) == list(table.columns[:6])
+    assert list(SearchResults((), "x").to_pandas().columns) == list(table.columns[:7])
 
 
 def test_a_table_takes_names_that_are_not_utf_8():

@@ -42,6 +42,13 @@ def error(spec):
     return str(caught.value)
 
 
+def error_of(spec, key):
+    (item,) = [item for item in open_source(spec).items() if item.key == key]
+    with pytest.raises((ImageError, SourceError)) as caught:
+        item.read()
+    return str(caught.value)
+
+
 def parquet(path, rows):
     pyarrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
     from pyarrow import parquet
@@ -106,6 +113,45 @@ def test_unreadable_json_beside_a_picture_is_told_and_the_picture_added(folder, 
     assert hit.key == "red.png" and hit.metadata["sidecar_error"].startswith(
         "red.json: Expecting property name"
     )
+
+
+DEEP = {"deep": "[" * 900 + "]" * 900, "bottomless": "[" * 100_000 + "]" * 100_000}
+
+
+@pytest.mark.parametrize("depth", DEEP)
+def test_json_that_is_nested_without_end_is_told_and_costs_no_picture(folder, photos, depth):
+    (folder / "red.json").write_text(f'{{"a": {DEEP[depth]}}}'[: 1 << 16])
+    rows = [
+        '{"file_name": "deep/green.PNG", "b": 1}',
+        f'{{"file_name": "deep/blue.png", "b": {DEEP[depth]}}}',
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    (folder / "coco.json").write_text(f'{{"images": {DEEP["bottomless"]}}}')
+
+    report = photos.add(folder)
+
+    assert (report.added, [failure.path for failure in report.failed]) == (3, [f"{folder}/metadata.jsonl"])
+    assert "line 2: lists and objects are in each other more than 100 deep" in report.failed[0].reason
+    assert [hit.key for hit in photos.search("red", where="b = 1")] == ["deep/green.PNG"]
+    assert "sidecar_error" in known(folder)["red.png"]
+    assert "cannot read the table" in error(folder / "coco.json")
+    assert "line 2: lists" in error_of(folder / "metadata.jsonl", "/")
+
+
+def test_json_may_be_nested_a_hundred_deep(folder):
+    value = json.loads("[" * 99 + "1" + "]" * 99)
+    (folder / "red.json").write_text(json.dumps({"a": value}))
+    assert known(folder)["red.png"] == {"a": value}
+    (folder / "red.json").write_text(json.dumps({"a": [value]}))
+    assert list(known(folder)["red.png"]) == ["sidecar_error"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_called_like_a_table_and_is_no_file_is_left_alone(folder):
+    os.mkfifo(folder / "metadata.csv")
+    (folder / "metadata.jsonl").symlink_to("nowhere")
+    (folder / "deep" / "metadata.csv").mkdir()
+    assert list(known(folder)) == ["red.png", "deep/blue.png", "deep/green.PNG"]
 
 
 def test_a_glob_sees_what_lies_beside_its_pictures(folder):
@@ -194,6 +240,17 @@ def test_a_table_names_the_pictures_to_take(folder, photos, column):
     assert photos.add(folder / "some.csv").unchanged == 2
 
 
+def test_a_byte_that_is_no_text_is_the_trouble_of_its_own_row(folder):
+    lines = [
+        b'\xef\xbb\xbf{"file_name": "red.png", "a": "\xc3\xa9"}',
+        b"",
+        b'{"file_name": "deep/blue.png", "a": "\xe9"}',
+    ]
+    (folder / "some.jsonl").write_bytes(b"\r\n".join(lines))
+    assert known(folder / "some.jsonl") == {"red.png": {"a": "é"}, "/": {}}
+    assert "line 3: 'utf-8' codec can't decode byte 0xe9" in error_of(folder / "some.jsonl", "/")
+
+
 def test_a_row_that_goes_takes_its_picture_with_it_and_a_broken_table_takes_none(folder, photos):
     table = folder / "some.jsonl"
     lines = [json.dumps({"file_name": name}) for name in ("red.png", "deep/blue.png")]
@@ -213,6 +270,21 @@ def test_rows_of_one_picture_are_one_picture_with_all_they_say(folder):
     assert known(folder / "captions.tsv") == {"red.png": {"caption": ["one", "two"], "split": "test"}}
 
 
+def test_a_number_of_a_csv_is_the_number_that_is_written(folder):
+    (folder / "some.csv").write_text("file_name,a,b,c,d\nred.png,9007199254740993,5.0,1e2,-0.5\n")
+    assert (
+        repr(known(folder / "some.csv")["red.png"])
+        == "{'a': 9007199254740993, 'b': 5.0, 'c': 100.0, 'd': -0.5}"
+    )
+
+
+def test_every_row_of_a_long_parquet_table_counts(tmp_path):
+    rows = 70_000  # more than pyarrow reads at a time
+    parquet(tmp_path / "some.parquet", [{"file_name": f"{n}.png", "n": n} for n in range(rows)])
+    found = [item.metadata["n"] for item in open_source(tmp_path / "some.parquet").items()]
+    assert found == list(range(rows))
+
+
 def test_a_table_finds_its_pictures_in_a_folder_beside_it_and_again_when_moved(folder, photos, tmp_path):
     (folder / "deep").rename(folder / "images")
     (folder / "train.csv").write_text("filename,label\nblue.png,cold\n")
@@ -228,6 +300,9 @@ def test_a_table_that_is_none_says_what_was_expected(folder):
     assert "columns are a, b; expected one of file_name" in error(folder / "none.csv")
     (folder / "empty.csv").write_text("file_name\n")
     assert "names no picture" in error(folder / "empty.csv")
+    (folder / "all.csv").write_text("file_name\nred.png\n")
+    with pytest.raises(SourceError, match="names no picture but those that are left out"):
+        list(open_source(folder / "all.csv", exclude="*.png").items())
     (folder / "list.jsonl").write_text("[1]\n")
     assert "line 1: found '[1]'; expected an object" in error(folder / "list.jsonl")
     (folder / "odd.jsonl").write_text('{"path": 3}\n')
@@ -280,7 +355,35 @@ def test_coco_captions_and_categories_land_with_their_pictures(tmp_path, photos)
     }
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"images": [{"id": 1}]}', '{"images": 1}', "{"])
+def test_an_annotation_that_cannot_be_understood_is_named_and_costs_no_other(tmp_path):
+    wrong = [
+        {"image_id": 9, "caption": None},
+        {"image_id": 7, "category_id": 99},
+        {"caption": "of nothing"},
+        7,
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(COCO | {"annotations": [*wrong, *COCO["annotations"]]}))
+    found = known(tmp_path / "a.json")
+    assert list(found) == ["red.png", "blue.png", "none.png", "/"]
+    assert found["blue.png"] == {"image_id": 7, "caption": ["a blue square", "blue"]}
+    assert found["red.png"]["categories"] == ["dog", "cat"]
+    told = error_of(tmp_path / "a.json", "/")
+    assert "4 annotations are left out, first annotations[0]" in told and "expected an image_id" in told
+    (tmp_path / "a.json").write_text(json.dumps(COCO | {"annotations": None, "categories": None}))
+    assert known(tmp_path / "a.json")["none.png"] == {"image_id": 8}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"images": [{"id": [1], "file_name": "a.png"}]}',
+        "[]",
+        "{}",
+        '{"images": [{"id": 1}]}',
+        '{"images": 1}',
+        "{",
+    ],
+)
 def test_json_in_another_format_is_an_error(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     assert "cannot read the table" in error(tmp_path / "a.json")

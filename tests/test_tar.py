@@ -58,7 +58,7 @@ FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 @pytest.mark.parametrize("form", FORMATS, ids=["ustar", "gnu", "pax"])
 def test_a_tar_names_its_pictures_and_reads_them_from_many_threads(tmp_path, form):
     contents = {f"d/{place}.jpg": np.random.default_rng(place).bytes(5_000 + place) for place in range(40)}
-    contents["d/" + "x" * 80 + "/long.PNG"] = b"long"
+    contents["d/" + "x" * 80 + "/" + "y" * 60 + "/long.PNG"] = b"long"
     if form != tarfile.USTAR_FORMAT:
         contents["d/" + "é" * 120 + ".webp"] = b"longer than a header"
     others = {name: b"x" for name in ["d/notes.md", "d/.hidden.jpg", "__MACOSX/a.jpg", "d/._0.jpg"]}
@@ -105,6 +105,13 @@ def test_a_pattern_is_restored_and_finds_a_picture_after_a_restart(tmp_path):
     assert again.path("1.tar/x.tar/a.jpg") == f"{tmp_path}/s/1.tar/x.tar/a.jpg"
     assert again.item("2.tar/a.jpg") is None and again.item("nothing") is None
     assert again.item("1.tar/x.tar/a.jpg").stamp == items(pattern)["1.tar/x.tar/a.jpg"].stamp
+
+
+def test_a_folder_called_like_a_shard_is_none(tmp_path):
+    pack(tmp_path / "s.tar" / "0.tar", {"a.jpg": b"a"})
+    source = open_source(f"{tmp_path}/*/0.tar")
+    assert [item.key for item in source.items()] == ["s.tar/0.tar/a.jpg"]
+    assert source.item("s.tar/0.tar/a.jpg").read() == b"a"
 
 
 def test_what_lies_beside_a_picture_is_its_metadata_wherever_it_stands(tmp_path):
@@ -264,13 +271,61 @@ def test_a_picture_that_breaks_off_and_one_beyond_the_limit_fail_by_themselves(t
     with pytest.raises(ImageError, match="unexpected end of data"):
         found["/"].read()
     assert open_source(file).path("/") == str(file)
+    vast = tarfile.TarInfo("vast.jpg")
+    vast.size = 1 << 40
+    file.write_bytes(vast.tobuf(tarfile.GNU_FORMAT) + b"v")
+    with pytest.raises(ImageError, match="1,099,511,627,776 bytes, the limit is 1,073,741,824"):
+        items(file)["vast.jpg"].read()
 
 
-def test_an_archive_that_was_never_closed_is_whole(tmp_path):
-    file = pack(tmp_path / "0.tar", {"a.jpg": b"a" * 512})
-    file.write_bytes(file.read_bytes()[:1024])
+@pytest.mark.parametrize("blocks", range(16, 22))
+def test_an_archive_is_whole_that_was_closed_or_never_was(tmp_path, blocks):
+    file = pack(tmp_path / "0.tar", {"a.jpg": b"a" * 512 * (blocks - 1)})  # a header, and these
+    for end in (None, 512 * blocks):
+        file.write_bytes(file.read_bytes()[:end])
+        source = open_source(file)
+        assert [item.key for item in source.items()] == ["a.jpg"] and source.lists_all
+
+
+@pytest.mark.parametrize(
+    "header", ["one of zeros", "all zeros to a far end", "another archive", "less than 0"]
+)
+def test_what_comes_after_a_damaged_header_is_not_taken_for_gone(tmp_path, header):
+    file = pack(tmp_path / "0.tar", {"a.jpg": b"a" * 512, "b.jpg": b"b" * 512})
+    data = file.read_bytes()
+    backwards = tarfile.TarInfo("b.jpg")
+    backwards.size = -512
+    file.write_bytes(
+        data[:1024]
+        + {
+            "one of zeros": bytes(512) + data[1536:],
+            "all zeros to a far end": bytes(20_480),
+            "another archive": bytes(1024) + data[1024:],
+            "less than 0": backwards.tobuf(tarfile.GNU_FORMAT) + data[1536:],
+        }[header]
+    )
     source = open_source(file)
-    assert [item.key for item in source.items()] == ["a.jpg"] and source.lists_all
+    found = {item.key: item for item in source.items()}
+    assert (list(found), source.lists_all) == (["a.jpg", "/"], False)
+    with pytest.raises(ImageError, match="damaged at byte 1,024"):
+        found["/"].read()
+
+
+def test_a_size_below_zero_in_an_extended_header_is_not_believed(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.jpg")
+        member.size, member.pax_headers = 3, {"size": "-99"}
+        archive.addfile(member, io.BytesIO(b"one"))
+    assert list(items(tmp_path / "0.tar")) == ["/"]
+
+
+def test_a_sparse_member_fails_by_itself(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo("a.jpg")
+        member.type, member.size = tarfile.GNUTYPE_SPARSE, 3
+        archive.addfile(member, io.BytesIO(b"one"))
+    with pytest.raises(ImageError, match="sparse"):
+        items(tmp_path / "0.tar")["a.jpg"].read()
 
 
 def test_the_later_of_two_members_of_a_name_counts_and_links_are_their_targets(tmp_path):
@@ -288,6 +343,11 @@ def test_the_later_of_two_members_of_a_name_counts_and_links_are_their_targets(t
         folder = tarfile.TarInfo("folder.jpg")
         folder.type = tarfile.DIRTYPE
         archive.addfile(folder)
+        archive.addfile(tarfile.TarInfo("a.JSON"))
+        sidecar = tarfile.TarInfo("b.Json")
+        sidecar.type, sidecar.linkname = tarfile.LNKTYPE, "a.JSON"
+        archive.addfile(sidecar)
+    assert "sidecar_error" in items(tmp_path / "0.tar")["b.jpg"].metadata, "the empty one of a.jpg"
     assert {key: item.read() for key, item in items(tmp_path / "0.tar").items()} == {
         "a.jpg": b"two",
         "b.jpg": b"two",
@@ -299,6 +359,10 @@ def test_a_compressed_tar_is_refused_with_what_to_do(tmp_path, compression):
     with tarfile.open(tmp_path / "all.tar.gz", f"w:{compression}") as archive:
         archive.addfile(tarfile.TarInfo("a.jpg"))
     assert "unpack it with gunzip" in error(tmp_path / "all.tar.gz")
+    (tmp_path / "all.tar.zst").write_bytes(b"(\xb5/\xfd")
+    for name in ("all.tar.zst", "*.tar.gz", "{00..01}.tar.xz", "*.tgz"):
+        assert "unpack it with gunzip" in error(tmp_path / name)
+    assert "found nothing to read" in error(tmp_path / "absent.tgz")
 
 
 def test_what_is_no_tar_or_has_no_picture_is_an_error(tmp_path):

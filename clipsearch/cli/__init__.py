@@ -19,6 +19,7 @@ from ..errors import ClipsearchError
 from ..render import printable
 from .caption import caption
 from .demo import demo
+from .duplicates import duplicates
 from .formats import export, import_vectors
 from .index import index
 from .indexes import indexes
@@ -105,6 +106,7 @@ for command in (
     index,
     search,
     label,
+    duplicates,
     caption,
     info,
     verify,

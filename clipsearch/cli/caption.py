@@ -66,7 +66,7 @@ def caption(
     vectors: str | None,
     as_json: bool,
 ) -> None:
-    """Write a caption of every picture that has none of that model yet.
+    """Caption every picture that has no caption of that model yet.
 
     Captions are kept in DIR. A run that was stopped goes on where it was. The captions of the model that
     ran last on all pictures are shown and searched. A server's model is named NAME@URL, such as

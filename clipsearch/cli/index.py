@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "clipsearch index ~/Photos --to photos.clipsearch",
+        "clipsearch index --to photos.clipsearch --tiles 3x3",
         "clipsearch index --to photos.clipsearch --upgrade --model siglip2-l16",
     )
 )
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="PATTERN",
     help="Leave out files or folders by name, such as `*.gif`; may be given again.",
+)
+@click.option(
+    "--tiles",
+    metavar="GRIDS",
+    help="Encode tiles of each picture too, so that small things are found: 3x3, or 2x2+3x3.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try those that failed again, though they did not change.")
 @click.option(
@@ -66,6 +72,7 @@ def index(
     device: str,
     precision: str,
     exclude: tuple[str, ...],
+    tiles: str | None,
     retry_failed: bool,
     layout: str | None,
     target_recall: float | None,
@@ -79,7 +86,7 @@ def index(
     `~/Photos/**/*.jpg`, a zip, tar or Parquet file, shards such as `shards/{00000..00099}.tar`, a .csv,
     .jsonl, .parquet or COCO .json file that names pictures, or a text file with a path on each line. Without
     one, the sources that DIR knows are looked through again. Only new and changed pictures are encoded, and
-    a run that was stopped goes on where it was.
+    a run that was stopped goes on where it was. --tiles is kept for later runs.
 
     Past 1 GB of vectors an index is built at the end and tuned, and anew when much has changed. --index
     and --target-recall have that done now, and are kept for later runs.
@@ -88,9 +95,12 @@ def index(
     """
     from ..collection import Collection
     from ..index import check_layout
+    from ..query_cache import switched_off
+    from ..tiles import read_tiles
 
-    _check_usage(sources, folder, model, exclude, retry_failed, upgrade)
+    _check_usage(sources, folder, model, exclude, retry_failed or tiles is not None, upgrade)
     opened = _opened(sources, exclude)  # before there is a new folder for nothing
+    tiles = None if tiles is None else read_tiles(tiles)
     reports = []
     wanted = None if upgrade else model
     with Collection(folder, model=wanted, device=device, precision=precision, memory=memory) as photos:
@@ -99,7 +109,7 @@ def index(
         if upgrade and model:
             steps = _upgrade(photos, model, device, precision)
         else:
-            steps = _add(photos, opened, retry_failed)
+            steps = _add(photos, opened, tiles, retry_failed)
         for report in steps:
             reports.append(report)
             if not as_json:
@@ -107,6 +117,8 @@ def index(
         if layout is not None or target_recall:
             built = photos.build_index(layout, target_recall=target_recall)
             note(f"index {printable(built.layout)}: {describe(photos.index())}")
+        if len(photos) and not switched_off():
+            photos.calibrate()  # so that searches can tell when nothing is relevant
     if as_json:
         emit([report.to_dict() for report in reports])
     if any(report.failed for report in reports):
@@ -118,13 +130,15 @@ def _check_usage(
     folder: Path,
     model: str | None,
     exclude: tuple[str, ...],
-    retry_failed: bool,
+    adding: bool,
     upgrade: bool,
 ) -> None:
     from ..store import is_collection
 
-    if upgrade and (sources or exclude or retry_failed or not model):
-        raise click.UsageError("--upgrade takes the sources that DIR knows: give it --model and no SOURCE.")
+    if upgrade and (sources or exclude or adding or not model):
+        raise click.UsageError(
+            "--upgrade takes the sources and tiles that DIR has: give it --model and no SOURCE or --tiles."
+        )
     if exclude and not sources:
         raise click.UsageError("--exclude goes with a SOURCE; those that DIR knows keep their own.")
     if not sources and not is_collection(folder.expanduser()):
@@ -141,13 +155,15 @@ def _opened(specs: tuple[str, ...], exclude: tuple[str, ...]) -> "list[Source]":
     return [*others, open_source(pictures, exclude=exclude)] if pictures else others
 
 
-def _add(photos: "Collection", sources: "list[Source]", retry_failed: bool) -> "Iterator[Report]":
+def _add(
+    photos: "Collection", sources: "list[Source]", tiles: str | None, retry_failed: bool
+) -> "Iterator[Report]":
     if not sources and not photos.info()["sources"]:
         raise SourceError(f"{photos.path} knows no source yet; name one: clipsearch index SOURCE --to DIR")
     for source in sources:
-        yield photos.add(source, retry_failed=retry_failed)
+        yield photos.add(source, tiles=tiles, retry_failed=retry_failed)
     if not sources:
-        yield from photos.refresh(retry_failed=retry_failed)
+        yield from photos.refresh(tiles=tiles, retry_failed=retry_failed)
 
 
 def _upgrade(photos: "Collection", model: str, device: str, precision: str) -> "Iterator[Report]":

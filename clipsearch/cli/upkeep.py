@@ -50,6 +50,8 @@ def _tell(about: dict[str, Any]) -> None:
         _line("missing", f"{about['missing']:,} gone from their sources, hidden and kept")
     for source in about["sources"]:
         _line(source["kind"], shown(source["root"]) or "pictures named or handed over one by one")
+    if about["tiles"]:
+        _line("tiles", about["tiles"])
     for space in about["models"]:
         _line("model", _model(space, several=len(about["models"]) > 1))
         _line("index", f"{printable(space['index']['layout'])}: {describe(space['index'])}")
@@ -79,7 +81,8 @@ def _model(space: dict[str, Any], *, several: bool) -> str:
     files = counted(space["segments"], "file")
     vectors = f"{counted(space['vectors'], 'vector')} of {space['dim']:,} numbers, {size(space['bytes'])}"
     used = " (in use)" if several and space["in_use"] else ""
-    return f"{printable(space['model'])}{used}: {vectors} in {files}"
+    tiled = f"; {counted(space['tiled'], 'picture')} with tiles" if space["tiled"] else ""
+    return f"{printable(space['model'])}{used}: {vectors} in {files}{tiled}"
 
 
 @click.command(epilog=examples("clipsearch verify photos.clipsearch"))

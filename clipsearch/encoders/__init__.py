@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from ..errors import ModelError
 from ..types import FOREIGN, Encoder
 from .catalog import BUILTIN, CATALOG, DEFAULT_MODEL, Model
-from .names import FOLDER, SENTENCE, AnyModel, checked, resolve
+from .names import FOLDER, SENTENCE, AnyModel, check_dim, checked, resolve
 from .script import notice_script
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "AnyModel",
     "Model",
+    "check_dim",
     "load_encoder",
     "notice_script",
     "resolve",

@@ -1,5 +1,6 @@
 """From the many ways to spell a model to the one id by which a collection remembers it."""
 
+import operator
 import os
 from functools import cache
 from importlib.util import find_spec
@@ -7,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import cast
 
-from ..errors import ModelError
+from ..errors import ModelError, ModelMismatchError
 from ..types import FOREIGN, Encoder
 from .catalog import CATALOG
 
@@ -74,6 +75,25 @@ def checked(model: object) -> Encoder:
     if not isinstance(dim, Integral) or dim < 1:
         raise ModelError(f"{name}: found dim {dim!r}; expected how many numbers a vector has")
     return encoder
+
+
+def check_dim(model: str | Encoder, dim: int) -> None:
+    """Refuse vectors of another length than a model's, where that is known without loading it.
+
+    Args:
+        model: a canonical id, or the model.
+        dim: how many numbers a vector has.
+
+    Raises:
+        ModelMismatchError: the model's have another number.
+    """
+    if isinstance(model, str):
+        name = model.removeprefix(FOREIGN)
+        expected = next((one.dim for one in CATALOG.values() if one.name == name), dim)
+    else:
+        name, expected = model.model_id, operator.index(model.dim)
+    if dim != expected:
+        raise ModelMismatchError(f"found vectors of {dim} dimensions; expected {expected}, as {name!r} has")
 
 
 def short(model_id: str) -> str:

@@ -1,10 +1,11 @@
 """Vectors in the files of other programs: out of a collection and into one."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ..encoders import AnyModel, resolve
+from ..encoders import AnyModel, check_dim, resolve
 from ..errors import CollectionError, ModelMismatchError, SourceError
 from ..filters import Selection
 from ..progress import progress_bar
@@ -66,7 +67,7 @@ def open_vectors(path: Path, *, format: str, model: AnyModel | None = None) -> I
 
     Raises:
         SourceError: it is no such file, or there is no such format.
-        ModelMismatchError: the vectors tell another model.
+        ModelMismatchError: the vectors tell another model, or that one's have another length.
         ModelError: there is no such model.
         MissingExtraError: reading it needs a package that is not installed.
     """
@@ -78,4 +79,6 @@ def open_vectors(path: Path, *, format: str, model: AnyModel | None = None) -> I
         if name.removeprefix(FOREIGN) != found.model.removeprefix(FOREIGN):
             raise ModelMismatchError(f"{path} holds vectors of {found.model!r}, not of {name!r}")
         name = found.model
+    if model is not None:
+        check_dim(resolve(model) if isinstance(model, str | os.PathLike) else model, found.dim)
     return found._replace(model=name)

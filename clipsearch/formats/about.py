@@ -1,12 +1,15 @@
 """What a file of vectors does not say of itself: a small JSON file beside it does."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import CollectionError, SourceError
 from ..files import make_folder, write_durably
 from .outgoing import Outgoing
@@ -42,27 +45,33 @@ def read_about(path: Path) -> dict[str, Any]:
         SourceError: it cannot be read.
     """
     try:
-        return checked_about(json.loads(path.read_bytes()), path)
+        content = path.read_bytes()
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise SourceError(f"cannot read {path}: {error}") from error
+    return parse_about(content, path)
 
 
-def checked_about(said: Any, path: Path) -> dict[str, Any]:
-    """The same, once it is known to name a model.
+def parse_about(content: bytes, path: Path) -> dict[str, Any]:
+    """The same of the JSON text itself, which is from `path`.
 
     Raises:
-        SourceError: it does not.
+        SourceError: it is none, or does not name a model.
     """
+    try:
+        said = parse_json(content)
+    except ValueError as error:
+        raise SourceError(f"cannot read what {path} says of its vectors: {error}") from error
     texts = [said.get("model"), said.get("fingerprint", "")] if isinstance(said, dict) else []
     if not texts or not all(isinstance(text, str) for text in texts):
         raise SourceError(f"{path} does not say of which model the vectors are; expected model, fingerprint")
     return dict(said)
 
 
-def new_folder(path: Path) -> Path:
-    """Make a folder to export to.
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder to export to; one that fails leaves nothing in it, so that it can be repeated.
 
     Raises:
         CollectionError: there is something in it already, or it cannot be made.
@@ -70,4 +79,8 @@ def new_folder(path: Path) -> Path:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise CollectionError(f"{path} is there already; expected an absent or empty folder")
     make_folder(path)
-    return path
+    try:
+        yield
+    except BaseException:
+        rmtree(path, ignore_errors=True)
+        raise

@@ -8,8 +8,11 @@ column and the bytes beside it.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ..documents import parse_json
+from ..errors import SourceError
 from ..labels.outputs import is_utf8, shown
 from ..sources.table import plain_columns
 from .incoming import Row
@@ -19,12 +22,17 @@ OWN = ("id", "path", "path_bytes", "key", "source", "content_sha256", "vector", 
 PREFIX = "metadata_"  # of what a user named as one of these; LanceDB takes no dot in names
 JSON = {b"clipsearch": b"json"}  # an Arrow field's own metadata
 PATHS = ("path", "image_path", "filepath", "file_name", "uri")
+EXACT = 2**53  # up to which a float64 is every whole number
+_WIDER = {frozenset({"int", "long"}): "long", frozenset({"int", "float"}): "float"}
 
 Kinds = dict[str, str]
 
 
 def kinds_of(all_metadata: Iterable[Mapping[str, Any]]) -> Kinds:
-    """The kind of column that each name wants: bool, int, float, text, a list of one of these, or json."""
+    """The kind of column that each name wants: bool, int, long, float, text, a list of one of these, or json.
+
+    What is an int may stand among floats, which a long, too large for that, may not.
+    """
     kinds: Kinds = {}
     for metadata in all_metadata:
         for name, value in metadata.items():
@@ -37,8 +45,10 @@ def _kind(value: Any) -> str:
     match value:
         case bool():
             return "bool"
-        case int() if -(2**63) <= value < 2**63:
+        case int() if -EXACT <= value <= EXACT:
             return "int"
+        case int() if -(2**63) <= value < 2**63:
+            return "long"
         case float():
             return "float"
         case str():
@@ -52,10 +62,10 @@ def _kind(value: Any) -> str:
 def _wider(one: str | None, other: str) -> str:
     if one is None or one == other:
         return other
-    for numbers in ({"int", "float"}, {"list int", "list float"}):
-        if {one, other} == numbers:
-            return max(numbers, key=lambda kind: "float" in kind)
-    return "json"
+    *listed, inner = one.split(" ")
+    *also, another = other.split(" ")
+    wider = _WIDER.get(frozenset({inner, another}))
+    return " ".join([*listed, wider]) if wider and listed == also else "json"
 
 
 def schema(kinds: Kinds, *, path: str = "path", dim: int | None = None, about: str = "") -> Any:
@@ -68,27 +78,37 @@ def schema(kinds: Kinds, *, path: str = "path", dim: int | None = None, about: s
     fields += [pyarrow.field(name, text) for name in ("key", "source", "content_sha256")]
     if dim is not None:
         fields.append(pyarrow.field("vector", pyarrow.list_(pyarrow.float32(), dim)))
-    fields += [_field(name, kind) for name, kind in sorted(kinds.items())]
+    fields += [_field(column, kinds[name]) for name, column in _columns(kinds).items()]
     return pyarrow.schema(fields, metadata={"clipsearch": about} if about else None)
 
 
-def _field(name: str, kind: str) -> Any:
+def _field(column: str, kind: str) -> Any:
     import pyarrow
 
     simple = {
         "bool": pyarrow.bool_(),
         "int": pyarrow.int64(),
+        "long": pyarrow.int64(),
         "float": pyarrow.float64(),
         "text": pyarrow.string(),
         "json": pyarrow.string(),
     }
     *listed, inner = kind.split(" ")
-    column = pyarrow.list_(simple[inner]) if listed else simple[inner]
-    return pyarrow.field(_column(name), column, metadata=JSON if kind == "json" else None)
+    of = pyarrow.list_(simple[inner]) if listed else simple[inner]
+    return pyarrow.field(column, of, metadata=JSON if kind == "json" else None)
 
 
-def _column(name: str) -> str:
-    return shown(PREFIX + name if _taken(name) else name)
+def _columns(names: Iterable[str]) -> dict[str, str]:
+    """The column of each name, in order; "_" ends one whose visible form is another's."""
+    columns: dict[str, str] = {}
+    used: set[str] = set()
+    for name in sorted(names, key=lambda name: (not is_utf8(name), name)):
+        column = shown(PREFIX + name if _taken(name) else name)
+        while column in used:
+            column += "_"
+        used.add(column)
+        columns[name] = column
+    return columns
 
 
 def _taken(name: str) -> bool:
@@ -115,8 +135,8 @@ def table(pictures: Sequence[Picture], kinds: Kinds, schema: Any, vectors: Any =
         "content_sha256": [picture.sha256 for picture in pictures],
     }
     columns |= {
-        _column(name): [_stored(one.metadata.get(name), kind) for one in pictures]
-        for name, kind in kinds.items()
+        column: [_stored(one.metadata.get(name), kinds[name]) for one in pictures]
+        for name, column in _columns(kinds).items()
     }
     arrays = {name: pyarrow.array(column, schema.field(name).type) for name, column in columns.items()}
     if vectors is not None:
@@ -138,23 +158,37 @@ def _stored(value: Any, kind: str) -> Any:
     return value
 
 
-def rows(table: Any, *, without: Sequence[str] = ()) -> list[Row]:
-    """What a table or batch says of each picture; columns in `without` are left out."""
+def rows(table: Any, where: Path, first: int, *, without: str | None = None) -> list[Row]:
+    """What a table or batch says of each picture.
+
+    Args:
+        table: of them.
+        where: the file it is from, to name it.
+        first: number of its first row in that file, from 1.
+        without: the column of vectors.
+
+    Raises:
+        SourceError: a digest is no text in hex, or what should be JSON is none.
+    """
     from pyarrow import types
 
-    plain = {*plain_columns(table.schema), "path_bytes"}  # no pictures, and no other vectors
-    fields = [field for field in table.schema if field.name in plain and field.name not in without]
+    plain = {*plain_columns(table.schema), "path_bytes"} - {without}  # no pictures
+    fields = [field for field in table.schema if field.name in plain]
     fields = [field for field in fields if not types.is_fixed_size_list(field.type)]
     texts = {field.name for field in fields if (field.metadata or {}).get(b"clipsearch") == b"json"}
-    return [_row(record, texts) for record in table.select([field.name for field in fields]).to_pylist()]
+    records = table.select([field.name for field in fields]).to_pylist()
+    return [_row(record, texts, f"{where}, row {n}") for n, record in enumerate(records, first)]
 
 
-def _row(record: dict[str, Any], texts: set[str]) -> Row:
+def _row(record: dict[str, Any], texts: set[str], where: str) -> Row:
     path = next((record[name] for name in PATHS if isinstance(record.get(name), str)), "")
     exact, digest = record.get("path_bytes"), record.get("content_sha256")
-    metadata = {
-        _name(name): json.loads(value) if name in texts else value
-        for name, value in record.items()
-        if value is not None and name not in (*OWN, *PATHS)
-    }
-    return Row(os.fsdecode(exact) if exact else path, metadata, bytes.fromhex(digest) if digest else None)
+    try:
+        metadata = {
+            _name(name): parse_json(value) if name in texts else value
+            for name, value in record.items()
+            if value is not None and name not in (*OWN, *PATHS)
+        }
+        return Row(os.fsdecode(exact) if exact else path, metadata, bytes.fromhex(digest) if digest else None)
+    except (ValueError, TypeError) as error:
+        raise SourceError(f"{where}: {error}") from error

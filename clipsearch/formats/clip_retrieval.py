@@ -33,7 +33,13 @@ def write(out: Outgoing, folder: Path) -> int:
         MissingExtraError: pyarrow is not installed.
     """
     require("pyarrow", extra="parquet")
-    new_folder(folder)
+    with new_folder(folder):
+        count = _write(out, folder)
+        write_json(folder / NAME, about(out, dtype="float16", pictures=count))
+    return count
+
+
+def _write(out: Outgoing, folder: Path) -> int:
     for name in (IMAGES, METADATA):
         make_folder(folder / name)
     kinds = kinds_of(out.metadata())
@@ -42,7 +48,6 @@ def write(out: Outgoing, folder: Path) -> int:
     while number == 0 or not blocks.ended:
         count += _partition(blocks, folder, f"{number:0{digits}d}", out.space.dim, kinds)
         number += 1
-    write_json(folder / NAME, about(out, dtype="float16", pictures=count))
     return count
 
 
@@ -119,5 +124,5 @@ def _batches(vectors: npt.NDArray[Any], known: Path) -> Iterator[Batch]:
     start = 0
     with opened(known) as file:
         for batch in file.iter_batches(TOGETHER):
-            yield rows(batch), vectors[start : start + len(batch)]
+            yield rows(batch, known, start + 1), vectors[start : start + len(batch)]
             start += len(batch)

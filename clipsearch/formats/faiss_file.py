@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from ..errors import CollectionError
 from ..faiss_check import load_faiss
-from ..files import write_durably
+from ..files import remove_durably, write_durably
 from ..labels.outputs import shown
 from .about import about, write_json
 from .outgoing import Outgoing
@@ -35,6 +35,7 @@ def write(out: Outgoing, path: Path) -> int:
         index.add(block.vectors)
         ids += [picture.id for picture in block.pictures]
         paths += [shown(picture.path) for picture in block.pictures]
+    remove_durably(path.with_suffix(".json"))  # so that no index ever stands beside the ids of another
     write_durably(path, partial(_save, faiss, index))
     said = about(out, dtype="float16", pictures=len(ids))
     write_json(path.with_suffix(".json"), said | {"index": path.name, "ids": ids, "paths": paths})

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,24 +65,29 @@ def bring_in(
 
     Raises:
         ModelMismatchError: the collection's vectors are of another model.
+        SourceError: what comes breaks off; what came before is kept.
         ModelError: nobody says of which model these are.
     """
     if given.model is None:
         raise ModelError(f"{name} does not say of which model its vectors are; name it: model=")
     report = ImportReport(name, given.model)
     with writing(store) as writer, progress_bar(name, progress, total=given.total) as bar:
+        batches = chain(list(islice(given.batches, 1)), given.batches)  # what cannot be read makes no space
+        new = spaces.in_use() is None
         space = spaces.of_import(writer, given.model, given.fingerprint, given.dim)
         report.model = space.model
         job = _Import(writer, space, report, root)
         started = time.perf_counter()
         try:
-            for rows, vectors in given.batches:
+            for rows, vectors in batches:
                 job.take(rows, vectors)
                 bar.update(len(rows))
         except KeyboardInterrupt:
             raise Interrupted(report, f"{report.added:,} imported pictures") from None
         finally:
             report.seconds = time.perf_counter() - started
+            if new and given.total:
+                spaces.unmake(writer, space)
     return report
 
 
@@ -126,7 +132,7 @@ class _Import:
             if one.loaded.failure:
                 one.loaded.item = replace(one.loaded.item, stamp=None)  # so that `add` reads the file
             else:
-                one.loaded.vector = vector
+                one.loaded.vectors = vector[None]
         with interrupts_held():  # between the commits and the counts there must be no Ctrl-C
             self._report.normalised += int(changed.sum())
             self._record(seen)
@@ -224,7 +230,7 @@ class _Import:
         twin = fresh.setdefault(one.name, one)
         if twin is one:
             return
-        one.loaded.failure = _other_vector(one, twin.loaded.vector)
+        one.loaded.failure = _other_vector(one, twin.loaded.vectors)
         if not one.loaded.failure:
             twin.loaded.metadata = _merged(twin.loaded.metadata, one.loaded.metadata)
             self._report.merged += 1
@@ -247,7 +253,7 @@ class _Import:
         for one in ones:
             loaded = one.loaded
             if loaded.sha256 in fresh or self._store.content_of(loaded.sha256) in self._encoded:
-                loaded.vector = None
+                loaded.vectors = None
             fresh.add(loaded.sha256)
         if ones:
             self._report.gone += sum(one.gone for one in ones)
@@ -341,7 +347,8 @@ def _merged(known: str, more: str) -> str:
 
 def _other_vector(one: _Seen, vector: Any) -> str | None:
     """Why a row is not of the picture that has this vector; None: it is, as far as one can tell."""
-    same = one.row.sha256 is not None or float(one.loaded.vector @ vector) > 1 - UNIT
+    mine: Any = one.loaded.vectors
+    same = one.row.sha256 is not None or float(np.vdot(mine, vector)) > 1 - UNIT
     return None if same else "another row has this path and another vector; expected a path for each picture"
 
 

@@ -37,11 +37,13 @@ def incoming(about: Mapping[str, Any], dim: int, total: int, batches: Iterator[B
     """What comes with what clipsearch.json says of it, which may be nothing.
 
     Raises:
-        SourceError: it says another dimension.
+        SourceError: it says another dimension, or there is none.
     """
     said = about.get("dim", dim)
     if total and said != dim:
         raise SourceError(f"found vectors of {dim} numbers; expected {said}, as is said of them")
+    if not isinstance(said, int) or said < 1:
+        raise SourceError(f"found vectors of {said!r} numbers; expected at least one number")
     return Incoming(about.get("model"), about.get("fingerprint"), said, total, batches)
 
 
@@ -55,7 +57,7 @@ def mapped(path: Path) -> npt.NDArray[Any]:
         vectors: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise SourceError(f"{path} is no array of numbers: {error}") from error
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise SourceError(f"{path} holds {vectors.dtype} {vectors.shape}; expected numbers of shape (n, dim)")

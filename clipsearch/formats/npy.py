@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..documents import parse_json
 from ..errors import SourceError
 from ..files import write_durably
 from .about import NAME, about, new_folder, read_about, write_json
@@ -21,7 +22,6 @@ OWN = ("id", "path", "key", "source", "content_sha256", "metadata")
 
 def write(out: Outgoing, folder: Path) -> int:
     """Write vectors.npy, float32 (n, dim), items.jsonl, and clipsearch.json last."""
-    new_folder(folder)
     count = 0
 
     def lines(file: BinaryIO) -> None:
@@ -32,8 +32,9 @@ def write(out: Outgoing, folder: Path) -> int:
                 file.writelines(_line(picture) for picture in block.pictures)
             count = vectors.rows
 
-    write_durably(folder / ITEMS, lines)
-    write_json(folder / NAME, about(out, dtype="float32", pictures=count))
+    with new_folder(folder):
+        write_durably(folder / ITEMS, lines)
+        write_json(folder / NAME, about(out, dtype="float32", pictures=count))
     return count
 
 
@@ -100,10 +101,10 @@ def _batches(folder: Path, vectors: npt.NDArray[Any]) -> Iterator[Batch]:
 
 def _row(line: bytes, where: str) -> Row:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         digest = record.get("content_sha256")
         others = {name: value for name, value in record.items() if name not in OWN}
         path, metadata = record["path"], others | dict(record.get("metadata") or {})
-        return Row(str(path), metadata, bytes.fromhex(digest) if digest else None)
+        return Row("" if path is None else str(path), metadata, bytes.fromhex(digest) if digest else None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{where}: expected an object with a path ({error!r})") from error

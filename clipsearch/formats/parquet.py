@@ -1,7 +1,9 @@
 """One Parquet file with a row for each picture, as DuckDB, LanceDB and Hugging Face `datasets` read it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import SourceError, require
 from ..files import write_durably
-from .about import about, checked_about
+from .about import about, parse_about
 from .arrow import PATHS, Kinds, kinds_of, rows, schema, table
 from .incoming import Batch, Incoming, incoming
 from .outgoing import TOGETHER, Outgoing
@@ -50,48 +52,68 @@ def read(path: Path) -> Incoming:
     """
     require("pyarrow", extra="parquet")
     with opened(path) as file:
-        names, total = file.schema_arrow.names, file.metadata.num_rows
-        said = (file.schema_arrow.metadata or {}).get(b"clipsearch")
-        vector = next((name for name in VECTORS if name in names), "")
-        if not vector or not set(PATHS) & set(names):
+        columns, total = file.schema_arrow, file.metadata.num_rows
+        said = (columns.metadata or {}).get(b"clipsearch")
+        numbers = [field.name for field in columns if _is_vector(field.type)]
+        vector = next((name for name in VECTORS if name in numbers), "")
+        if not vector or not set(PATHS) & set(columns.names):
+            names = ", ".join(f"{field.name} ({field.type})" for field in columns)
             raise SourceError(
-                f"{path} has the columns {', '.join(names)}; expected one of {', '.join(VECTORS)}, "
+                f"{path} has the columns {names}; expected one of {', '.join(VECTORS)} of lists of numbers, "
                 f"and one of {', '.join(PATHS)}"
             )
         dim = _dim(file, vector)
-    knows = checked_about(json.loads(said), path) if said else {}
-    return incoming(knows, dim, total, _batches(path, vector, dim))
+    return incoming(parse_about(said, path) if said else {}, dim, total, _batches(path, vector, dim))
 
 
-def opened(path: Path) -> Any:
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
     """An open Parquet file.
 
     Raises:
-        SourceError: there is none, or it is damaged.
+        SourceError: there is none, it is damaged, or several of its columns have one name.
     """
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        with ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise SourceError(
+                    f"{path} has {twice[0]!r} as the name of {len(twice)} columns; expected one"
+                )
+            yield file
+    except (OSError, ValueError, OverflowError, pyarrow.ArrowException) as error:
         raise SourceError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _is_vector(kind: Any) -> bool:
+    from pyarrow import types
+
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view)
+    if not any(is_some(kind) for is_some in (*lists, types.is_large_list_view)):
+        return False
+    return bool(types.is_floating(kind.value_type) or types.is_integer(kind.value_type))
+
+
 def _dim(file: Any, vector: str) -> int:
-    """How many numbers a vector has: what the type says, else the first vector; 0: there is none."""
+    """How many numbers a vector has: what the type says, else most of the first; 0: there is none."""
     size = getattr(file.schema_arrow.field(vector).type, "list_size", None)
     if size is not None:
         return int(size)
     columns = (batch.column(0) for batch in file.iter_batches(TOGETHER, columns=[vector]))
-    lengths = (len(value) for column in columns for value in column if value.is_valid)
-    return next(lengths, 0)
+    lengths = (Counter(len(value) for value in column if value.is_valid) for column in columns)
+    ((size, _),) = next(filter(None, lengths), Counter([0])).most_common(1)
+    return size
 
 
 def _batches(path: Path, vector: str, dim: int) -> Iterator[Batch]:
+    first = 1
     with opened(path) as file:
         for batch in file.iter_batches(TOGETHER):
-            yield rows(batch, without=VECTORS), _vectors(batch.column(vector), dim)
+            yield rows(batch, path, first, without=vector), _vectors(batch.column(vector), dim)
+            first += len(batch)
 
 
 def _vectors(column: Any, dim: int) -> npt.NDArray[np.float32]:

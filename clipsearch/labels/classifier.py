@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LabelError
-from ..query import cached
+from ..query_cache import cached
 from ..types import Embeddings, as_embeddings
 from .best import Best, Product, Weights, on_device, on_host, scaled
 from .labelset import Label, LabelSet

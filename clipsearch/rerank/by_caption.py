@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..encoders import AnyModel, load_encoder, resolve
 from ..encoders.names import short
-from ..query import FILE, cached
+from ..query_cache import FILE, cached
 from ..types import Candidate, Embeddings, Encoder, Role, as_embeddings, fingerprint_of
 from .fusion import WEIGHT, How
 

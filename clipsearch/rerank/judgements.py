@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..query import recall, remember
+from ..query_cache import recall, remember
 from ..types import Candidate
 
 FILE = "judgements.sqlite"

@@ -18,7 +18,7 @@ from .parquet import ParquetSource, has_pictures, is_export
 from .remote import RemoteSource
 from .shards import is_pattern
 from .table import TableSource, is_table
-from .tar import TarSource, is_tar
+from .tar import TarSource, is_tar, refuse_compressed
 
 __all__ = [
     "DatasetSource",
@@ -127,6 +127,8 @@ def _open_path(path: str, exclude: Sequence[str]) -> Source:
         return TarSource(path, exclude=exclude)
     if is_pattern(path) and path.lower().endswith(".parquet"):
         return ParquetSource(path, exclude=exclude)
+    if is_pattern(path):
+        refuse_compressed(path)
     if has_magic(path):
         return _glob(path, exclude=exclude)
     raise SourceError(f"found nothing to read at {path!r}; {_EXPECTED}; is its disk connected?")

@@ -4,6 +4,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from stat import S_ISREG
 
 from ..errors import ImageError
 from ..types import Item
@@ -33,11 +34,13 @@ class Beside:
         keys = [(folder + entry.name, entry) for entry in beside]
         self._sidecars = {small(key): entry for key, entry in keys if not self._excluded(key)}
         for entry in entries:
-            if entry.name in TABLES and not self._excluded(folder + entry.name):
+            if entry.name not in TABLES or self._excluded(folder + entry.name):
+                continue
+            if status := _file(entry):
                 table = Table(entry.path)
                 self._rows |= {posixpath.normpath(folder + name): row for name, row in table.rows.items()}
                 if table.troubles:
-                    yield Item(folder + entry.name, partial(_fail, table.troubles), stamp(entry.stat()))
+                    yield Item(folder + entry.name, partial(_fail, table.troubles), stamp(status))
 
     @property
     def unused(self) -> str:
@@ -65,11 +68,17 @@ class Beside:
 
 def _stamp(entry: "os.DirEntry[str]") -> str:
     """The stamp of a sidecar; empty for what is none, being too large, no file, or gone."""
+    status = _file(entry)
+    return stamp(status) if status and status.st_size <= MAX_SIDECAR else ""
+
+
+def _file(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """What is known of a file; None for what is none, such as a pipe, which would block, or gone."""
     try:
         status = entry.stat()
-        return stamp(status) if entry.is_file() and status.st_size <= MAX_SIDECAR else ""
     except OSError:
-        return ""
+        return None
+    return status if S_ISREG(status.st_mode) else None
 
 
 def _fail(trouble: str) -> bytes:

@@ -22,12 +22,13 @@ class DatasetSource:
     Its pictures are in its first Image column, as bytes or as paths of files.
 
     All of a dataset that lies on disk (loaded, or saved and loaded) can be opened again, for pictures to
-    be shown. One in memory, or rows that were selected, filtered or shuffled, pass by as an iterator does;
-    by its fingerprint it is the same source when it is added again.
+    be shown. One in memory, rows that were selected, filtered or shuffled, and a column of another name
+    than in the files pass by as an iterator does; by its fingerprint it is the same source when it is
+    added again.
 
     Attributes:
         kind: "dataset".
-        root: the first file of its rows, or "memory/" and the fingerprint.
+        root: the first file of its rows and the column, or "memory/" and the fingerprint.
         options: {"files": of its rows, "column": of the pictures, "exclude": patterns}; without files
             where it passes by.
         lists_all: whether it is all of a dataset on disk.
@@ -37,8 +38,9 @@ class DatasetSource:
 
     def __init__(self, dataset: Any, *, exclude: Iterable[str] = ()) -> None:
         self._given: Any = dataset.with_format(None)
-        column, files = _column(dataset), _files(dataset)
-        self.root = _named(files) if files else f"memory/{dataset._fingerprint}"
+        column = _column(dataset)
+        files = _files(dataset, column)
+        self.root = f"{_named(files)}/{column}" if files else f"memory/{dataset._fingerprint}"
         self.lists_all = bool(files)
         self.options: Mapping[str, Any] = {"column": column} | ({"files": files} if files else {})
         if exclude:
@@ -57,25 +59,25 @@ class DatasetSource:
         """Yield every row.
 
         Raises:
-            SourceError: there is no row, or its files are gone.
+            SourceError: there is no row, or its files or the column are gone.
             MissingExtraError: it is opened again, and datasets is not installed.
         """
         excluded = exclusion(self.options.get("exclude", ()))
-        if not len(self._dataset):
+        if not len(self._pictures):
             raise SourceError(f"the dataset {self.root!r} has no row")
-        for row in range(len(self._dataset)):
+        for row in range(len(self._pictures)):
             if not excluded(str(row)):
                 yield self._item(row)
 
     def item(self, key: str) -> Item | None:
         """The picture of that row, or None when it is gone."""
         try:
-            return self._item(int(key)) if 0 <= int(key) < len(self._dataset) else None
+            return self._item(int(key)) if 0 <= int(key) < len(self._pictures) else None
         except (ValueError, SourceError):
             return None
 
     def path(self, key: str) -> str:
-        """The dataset's file and the row."""
+        """The dataset's file, the column and the row."""
         return f"{self.root}/{key}"
 
     def _item(self, row: int) -> Item:
@@ -100,10 +102,7 @@ class DatasetSource:
 
     @cached_property
     def _pictures(self) -> Any:
-        from datasets import Image
-
-        column = self.options["column"]
-        return self._dataset.select_columns([column]).cast_column(column, Image(decode=False))
+        return _undecoded(self._dataset, self.options["column"])
 
     @cached_property
     def _others(self) -> Any:
@@ -136,13 +135,32 @@ def _column(dataset: Any) -> str:
     raise SourceError(f"found a dataset of {', '.join(features)}; expected a column that is an Image")
 
 
-def _files(dataset: Any) -> list[str]:
-    """The files that hold these rows, all of them and in this order; none where they are not that."""
+def _files(dataset: Any, column: str) -> list[str]:
+    """The files that hold these pictures, all of them and in this order; none where they are not that."""
     files = [os.path.abspath(file["filename"]) for file in dataset.cache_files]
     if dataset._indices is not None or not files:
         return []
-    same = len(_loaded(files)) == len(dataset)  # a slice has the files of the whole
+    try:
+        stored = _undecoded(_loaded(files), column)
+    except SourceError:  # the column was renamed
+        return []
+    # A slice has the files of the whole, and another column may have had this one's name.
+    same = len(stored) == len(dataset) and stored[:1] == _undecoded(dataset, column)[:1]
     return files if same else []
+
+
+def _undecoded(dataset: Any, column: str) -> Any:
+    """The column of pictures alone, each as its bytes or its path.
+
+    Raises:
+        SourceError: there is no such column, or it holds no pictures.
+    """
+    from datasets import Image
+
+    try:
+        return dataset.select_columns([column]).cast_column(column, Image(decode=False))
+    except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's are of these classes, too
+        raise SourceError(f"the dataset has no column {column!r} of pictures: {error}") from error
 
 
 def _loaded(files: Sequence[str]) -> Any:

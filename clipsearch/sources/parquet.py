@@ -5,7 +5,7 @@ import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from operator import itemgetter
 from threading import Lock
@@ -18,10 +18,10 @@ from .disk import absolute, native, read_file, stamp
 from .known import Known
 from .names import exclusion
 from .shards import Shards
-from .table import plain_columns
+from .table import is_bytes, plain_columns
 
 NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "bytes", "image_bytes", "content")
-BATCH_BYTES = 2 << 20  # of pictures that are read at a time
+BATCH_BYTES = 2 << 20  # of rows that are read at a time
 KEPT = 2  # such batches: the one that is read, and the one that other threads may still be at
 BUFFER = 1 << 20  # bytes; without one, pyarrow reads a whole row group into memory
 
@@ -146,34 +146,61 @@ class _File:
             self._current = _Group(self, number)
         place = row - self.starts[number]
         group = self._current
-        known = Known(partial(group.known.row, place))
-        return Item(key, partial(group.picture, place), self.stamp, known)
+        return Item(key, partial(group.picture, place), self.stamp, Known(partial(group.known, place)))
 
 
 class _Group:
-    """The pictures of a row group, read in batches one after the other, whichever thread asks first."""
+    """The rows of a row group; what is known of the pictures is read only when that is asked for."""
 
     def __init__(self, file: _File, number: int) -> None:
-        self.number, self.known = number, _Known(file, number)
-        self._path, self._footer, self._column = file.path, file.footer, file.column
-        rows = file.starts[number + 1] - file.starts[number]
-        some = BATCH_BYTES * rows // max(1, file.bytes[number])
-        self._rows = max(some, 4 * cores())  # of a batch: more than the threads can be apart
-        self._lock = Lock()
-        self._restart()
+        self.number = number
+        self._folder, self._column = os.path.dirname(file.path), file.column or ""
+        others = [name for name in plain_columns(file.schema) if name != file.column]
+        self._pictures = _Rows(file, number, [self._column])
+        self._others = _Rows(file, number, [*others, f"{self._column}.path"])
+        self._classes = {
+            name: feature["names"]
+            for name, feature in file.features.items()
+            if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list)
+        }
 
     def picture(self, place: int) -> bytes:
         """The bytes in a row, counted from the group's first."""
-        with self._lock:
-            start, batch = self._batch(place)
-        value = batch.column(0)[place - start].as_py()
+        value = self._pictures.at(place)[self._column]
         path = value.get("path") if isinstance(value, dict) else None
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is None and path:
-            return read_file(os.path.join(os.path.dirname(self._path), path))
+            return read_file(os.path.join(self._folder, path))
         if content is None:
             raise ImageError("there is no picture in this row")
         return bytes(content)
+
+    def known(self, place: int) -> dict[str, Any]:
+        """What is known of the picture in a row; the picture's own path as file_name."""
+        row = self._others.at(place)
+        path = (row.pop(self._column, None) or {}).get("path")
+        named = {name: class_name(row.get(name), names) for name, names in self._classes.items()}
+        return {"file_name": path} | row | named
+
+
+class _Rows:
+    """Some columns of a row group, read in batches one after the other, whichever thread asks first."""
+
+    def __init__(self, file: _File, number: int, columns: Sequence[str]) -> None:
+        self._path, self._footer = file.path, file.footer
+        self._number, self._columns = number, list(columns)
+        rows = file.starts[number + 1] - file.starts[number]
+        some = BATCH_BYTES * rows // max(1, file.bytes[number])
+        self._together = max(some, 4 * cores())  # rows of a batch: more than the threads can be apart
+        self._lock = Lock()
+        self._restart()
+
+    def at(self, place: int) -> dict[str, Any]:
+        """The values in a row, counted from the group's first."""
+        with self._lock:
+            start, batch = self._batch(place)
+        row: dict[str, Any] = batch.slice(place - start, 1).to_pylist()[0]
+        return row
 
     def _batch(self, place: int) -> tuple[int, Any]:
         """The batch a row is in, and the place of its first row."""
@@ -183,7 +210,8 @@ class _Group:
             try:
                 batch = next(self._batches)
             except Exception as error:  # pyarrow's, which are of many classes
-                if isinstance(error, OSError) and error.errno:  # the disk's trouble, which may pass
+                if (isinstance(error, OSError) and error.errno) or isinstance(error, MemoryError):
+                    self._restart()  # the computer's trouble, which may pass
                     raise
                 raise ImageError(f"broken in the Parquet file: {str(error) or 'it ends here'}") from error
             self._kept.append((self._next, batch))
@@ -197,35 +225,8 @@ class _Group:
     def _read(self) -> Iterator[Any]:
         with _opened(self._path, self._footer) as file:
             yield from file.iter_batches(
-                self._rows, row_groups=[self.number], columns=[self._column], use_threads=False
+                self._together, row_groups=[self._number], columns=self._columns, use_threads=False
             )
-
-
-class _Known:
-    """The other columns of a row group."""
-
-    def __init__(self, file: _File, number: int) -> None:
-        self._path, self._footer, self._number = file.path, file.footer, number
-        self._column = file.column
-        self._columns = [name for name in plain_columns(file.schema) if name != file.column]
-        self._classes = {
-            name: feature["names"]
-            for name, feature in file.features.items()
-            if feature.get("_type") == "ClassLabel" and "names" in feature
-        }
-
-    def row(self, place: int) -> dict[str, Any]:
-        """What is known of the picture in a row; the picture's own path as file_name."""
-        row: dict[str, Any] = self._table.slice(place, 1).to_pylist()[0]
-        path = (row.pop(self._column or "", None) or {}).get("path")
-        named = {name: class_name(row.get(name), names) for name, names in self._classes.items()}
-        return {"file_name": path} | row | named
-
-    @cached_property
-    def _table(self) -> Any:
-        columns = [*self._columns, f"{self._column}.path"]
-        with _opened(self._path, self._footer) as file:
-            return file.read_row_group(self._number, columns=columns, use_threads=False)
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
@@ -254,20 +255,16 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
 
 def _column(schema: Any, features: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The column of pictures, or None."""
-    import pyarrow
+    from pyarrow.types import is_struct
 
-    def is_bytes(kind: Any) -> bool:
-        return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
-
-    def is_struct(kind: Any) -> bool:
-        return pyarrow.types.is_struct(kind) and any(
-            kind.field(place).name == "bytes" and is_bytes(kind.field(place).type)
-            for place in range(kind.num_fields)
-        )
-
-    structs = [field.name for field in schema if is_struct(field.type)]
+    kinds = {field.name: field.type for field in schema if schema.names.count(field.name) == 1}
+    structs = [
+        name
+        for name, kind in kinds.items()
+        if is_struct(kind) and any(field.name == "bytes" and is_bytes(field.type) for field in kind)
+    ]
     images = [name for name in structs if features.get(name, {}).get("_type") == "Image"]
-    plain = [name for name in NAMES if name in schema.names and is_bytes(schema.field(name).type)]
+    plain = [name for name in NAMES if name in kinds and is_bytes(kinds[name])]
     return next(iter([*images, *structs, *plain]), None)
 
 

@@ -1,11 +1,11 @@
 """Small files beside a picture that tell of it: a.json, a.txt and a.cls belong to a.jpg."""
 
-import json
 import posixpath
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import ImageError
 from .known import Known
 
@@ -53,7 +53,7 @@ def _merged(sidecars: Mapping[str, tuple[str, Read]]) -> dict[str, Any]:
             values |= _parsed(ending, read())
         except FileNotFoundError:  # gone since it was listed, which will change the stamp
             continue
-        except (ImageError, ValueError, RecursionError) as error:
+        except (ImageError, ValueError) as error:
             values["sidecar_error"] = f"{posixpath.basename(name)}: {error}"
     return values
 
@@ -64,5 +64,5 @@ def _parsed(ending: str, content: bytes) -> dict[str, Any]:
         return {"caption": text}
     if ending == ".cls":
         return {"label": int(text) if text.isdecimal() else text}
-    value = json.loads(text)
+    value = parse_json(text)
     return value if isinstance(value, dict) else {"json": value}

@@ -10,6 +10,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import MissingExtraError, SourceError, require
 from ..types import Item
 from .coco import coco_rows
@@ -56,7 +57,7 @@ class Table:
                     self._put(posixpath.normpath(to_posix(name)), values)
                 elif not self.pathless:
                     self.pathless = f"the table {path!r} has {name!r:.80} for a path in row {number}"
-        except (SourceError, MissingExtraError, OSError, ValueError, csv.Error) as error:
+        except (SourceError, MissingExtraError, OSError, ValueError, RecursionError, csv.Error) as error:
             self.trouble = f"cannot read the table {path!r}: {getattr(error, 'strerror', None) or error}"
 
     @property
@@ -113,10 +114,13 @@ class TableSource:
         self.lists_all = not table.trouble
         if not table.rows:
             raise SourceError(table.troubles or f"the table {self.root!r} names no picture")
-        excluded = exclusion(self.options.get("exclude", ()))
+        excluded, empty = exclusion(self.options.get("exclude", ())), True
         for key, row in table.rows.items():
             if not excluded(key):
+                empty = False
                 yield with_row(self.item(key) or Item(key, partial(read_file, self.path(key))), row)
+        if empty:
+            raise SourceError(f"the table {self.root!r} names no picture but those that are left out")
         if table.troubles:
             yield Item("/", partial(_fail, table.troubles))
 
@@ -145,17 +149,23 @@ def is_table(name: str) -> bool:
 
 def plain_columns(schema: Any) -> list[str]:
     """The columns of a Parquet schema that are metadata: none of bytes, nor of pictures of `datasets`."""
-    import pyarrow
+    fields = [field for field in schema if not _OF_PANDAS.fullmatch(field.name)]
+    return [field.name for field in fields if not has_bytes(field.type)]
 
-    def is_plain(kind: Any) -> bool:
-        if pyarrow.types.is_struct(kind):
-            return all(is_plain(kind.field(place).type) for place in range(kind.num_fields))
-        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
-            return is_plain(kind.value_type)
-        bytes_like = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-        return not (bytes_like or pyarrow.types.is_fixed_size_binary(kind))
 
-    return [field.name for field in schema if is_plain(field.type) and not _OF_PANDAS.fullmatch(field.name)]
+def has_bytes(kind: Any) -> bool:
+    """Whether values of an Arrow type are bytes, or have some in them."""
+    return is_bytes(kind) or any(has_bytes(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def is_bytes(kind: Any) -> bool:
+    """Whether values of an Arrow type are bytes, in any of its layouts."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return is_bytes(kind.value_type)
+    layouts = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+    return any(layout(kind) for layout in layouts)
 
 
 def _rows(path: str) -> Iterator[Row]:
@@ -203,16 +213,16 @@ def _number(text: str | None) -> Any:
 
 
 def _lines(path: str) -> Iterator[dict[str, Any]]:
-    with open(native(path), encoding="utf-8-sig") as file:
+    with open(native(path), "rb") as file:  # in bytes: those that are no UTF-8 are one line's trouble
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise SourceError(f"line {number}: {error}") from error
             if not isinstance(row, dict):
-                raise SourceError(f"line {number}: found {line.strip()!r:.80}; expected an object")
+                raise SourceError(f"line {number}: found {line.decode().strip()!r:.80}; expected an object")
             yield row
 
 
@@ -223,7 +233,13 @@ def _parquet(path: str) -> Iterator[dict[str, Any]]:
 
     try:
         with parquet.ParquetFile(native(path)) as file:
-            for batch in file.iter_batches(columns=plain_columns(file.schema_arrow)):
+            names, plain = file.schema_arrow.names, plain_columns(file.schema_arrow)
+            if names and not set(PATHS) & set(plain):
+                raise SourceError(
+                    f"columns are {', '.join(names)}; expected one of paths: {', '.join(PATHS)}, "
+                    "or one of pictures, such as image"
+                )
+            for batch in file.iter_batches(columns=plain):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise SourceError(str(error)) from error

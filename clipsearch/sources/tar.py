@@ -15,6 +15,8 @@ from .shards import Shards
 from .sidecars import MAX_SIDECAR, is_sidecar, known_from, sidecar_names, small
 
 BLOCK = 512  # bytes, of which a tar file is made
+SPARSE = -1  # the size of a member of which the holes were left out; to read it they would have to be put in
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _OCTAL = re.compile(rb"[0-7]+[ \0]*").fullmatch
 
 
@@ -22,7 +24,7 @@ class Place(NamedTuple):
     """Where in its tar file a member is, in bytes."""
 
     offset: int
-    size: int
+    size: int  # or SPARSE
 
 
 class Listing(NamedTuple):
@@ -150,10 +152,21 @@ def is_tar(path: str) -> bool:
         with tarfile.open(native(path), "r:*"):
             pass
     except Exception:  # whatever the decompressors raise
+        refuse_compressed(path)
         return False
-    raise SourceError(
+    raise _compressed(path)
+
+
+def refuse_compressed(path: str) -> None:
+    """Raise SourceError for a path or pattern that ends like that of compressed tar files."""
+    if path.lower().endswith(COMPRESSED):
+        raise _compressed(path)
+
+
+def _compressed(path: str) -> SourceError:
+    return SourceError(
         f"found a compressed tar file at {path!r}, whose pictures cannot be read one by one; expected a "
-        "plain one: unpack it with gunzip, bunzip2 or unxz (pictures hardly grow), then add that"
+        "plain one: unpack it with gunzip, bunzip2, unxz or unzstd (pictures hardly grow), then add that"
     )
 
 
@@ -179,34 +192,41 @@ def _listing(file: str, stamped: str) -> Listing:
 
 def _list(archive: tarfile.TarFile, members: dict[str, Place]) -> str:
     """Fill in the members; return why there may be more."""
+    damaged, unlisted = "the tar file is damaged at byte", ": what comes after it cannot be listed"
     try:
         while (member := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # it would keep all
+            if member.size < 0:  # by which the next header would be this one, or one before
+                return f"{damaged} {member.offset:,}{unlisted}"
             name, target = _tidy(member.name), _tidy(member.linkname)
             if member.isreg() and _is_wanted(name):
-                _put(members, name, Place(member.offset_data, member.size))
+                _put(members, name, Place(member.offset_data, SPARSE if member.issparse() else member.size))
             elif member.islnk() and target in members and _is_wanted(name):
-                members[name] = members[target]
+                _put(members, name, members[target])
     except (tarfile.TarError, ValueError) as error:
         return f"the tar file breaks off: {error}"
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)  # where tarfile found no header, which it takes for the end
-    if any(archive.fileobj.read(BLOCK)):
-        return f"the tar file is damaged at byte {archive.offset:,}: what comes after it cannot be listed"
+    most = BLOCK + tarfile.RECORDSIZE  # of zeros: two blocks end a file, and then a record is filled
+    rest = archive.fileobj.read(most + 1)
+    if any(rest) or len(rest) > most:
+        return f"{damaged} {archive.offset:,}, or another begins there{unlisted}"
     return ""
 
 
 def _tidy(name: str) -> str:
-    """A member's name as keys are spelled: tar writes ./a.jpg for one in the folder it was called in."""
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
+    """A member's name as keys are spelled: tar writes ./a.jpg for one in the folder it was called in.
+
+    The ending of a sidecar in small letters, as it is looked for.
+    """
+    tidy = "/".join(part for part in name.split("/") if part not in ("", "."))
+    return tidy if is_picture(tidy) else small(tidy)
 
 
 def _put(members: dict[str, Place], name: str, place: Place) -> None:
-    """Add a member; the ending of a sidecar in small letters, as it is looked for."""
-    if is_picture(name):
+    """Add a member, unless it is a sidecar that is for another program."""
+    if is_picture(name) or place.size <= MAX_SIDECAR:
         members[name] = place
-    elif place.size <= MAX_SIDECAR:
-        members[small(name)] = place
 
 
 def _is_wanted(name: str) -> bool:
@@ -214,6 +234,8 @@ def _is_wanted(name: str) -> bool:
 
 
 def _read(file: str, place: Place) -> bytes:
+    if place.size == SPARSE:
+        raise ImageError("the member is sparse, its holes were left out: pack it without --sparse")
     if place.size > MAX_BYTES:
         raise ImageError(f"the member has {place.size:,} bytes, the limit is {MAX_BYTES:,}")
     with open(native(file), "rb", buffering=0) as archive:
