@@ -11,6 +11,8 @@ than one without, equal values counting half; the mean over the spellings. The i
 something relevant (0.5), with the pictures, without them, and of neutral queries that were not used for
 the calibration. Last, the recall of captions when pictures are ordered by what relevance is made of.
 
+With --growth: how many neutral queries find something relevant among more and more pictures of all sets.
+
 VECTORS are real vectors of CLIP (ViT-B/32, OpenAI) of 100 photos, and of 2,148 class names, which are the
 neutral queries there: each caption is asked for with its photo and without it.
 """
@@ -32,7 +34,7 @@ from clipsearch.types import Embeddings, as_embeddings
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "train_builtin"))
 
-from prepare import read_flickr
+from prepare import read_flickr, read_tar
 
 CLUTTER = "background google"
 SPELLINGS = ("{}", "a {}", "a photo of a {}")
@@ -85,6 +87,7 @@ def main() -> None:
     options.add_argument("photos", type=Path)
     options.add_argument("--vectors", type=Path)
     options.add_argument("--model", default="builtin", help="as in clipsearch.load_encoder")
+    options.add_argument("--growth", action="store_true")
     options.add_argument("--resamples", type=int, default=2000)
     args = options.parse_args()
     encoder = load_encoder(args.model, precision="fp32")
@@ -95,6 +98,8 @@ def main() -> None:
         background = made(neutral, part.vectors)
         tell(part.what, ask(part, background), of_neutral(background, neutral, part.vectors), args.resamples)
     recall(args.photos, encoder, neutral)
+    if args.growth:
+        grow(args.photos, encoder, neutral)
     if args.vectors:
         real(args.vectors, args.resamples)
 
@@ -184,6 +189,17 @@ def auroc(with_: np.ndarray, without: np.ndarray) -> float:
     """The chance that one with pictures has the higher value; both (spellings, L)."""
     above = with_[:, :, None] - without[:, None]
     return float(((above > 0) + 0.5 * (above == 0)).mean())
+
+
+def grow(photos: Path, encoder: Encoder, neutral: Embeddings) -> None:
+    names = ("flickr8k-train", "caltech101-train", "tiny-imagenet-train")
+    pictures = [picture for name in names for _, picture in read_tar(photos / f"{name}.tar")]
+    parts = [encoder.encode_images([p.convert("RGB") for p in pictures[i::64]]) for i in range(64)]  # mixed
+    vectors = as_embeddings(np.concatenate(parts))
+    for count in (100, 1000, 10_000, len(vectors)):
+        some = vectors[np.random.default_rng(0).permutation(len(vectors))[:count]]
+        share = of_neutral(made(neutral, some), neutral, some)
+        print(f"{count:,} pictures: {share:.2f} of neutral queries find something relevant", flush=True)
 
 
 def recall(photos: Path, encoder: Encoder, neutral: Embeddings) -> None:
