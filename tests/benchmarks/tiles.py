@@ -41,9 +41,7 @@ WAYS = (
     ("3x3", 0.0),
     ("3x3", 0.25),
     ("4x4", 0.0),
-    ("4x4", 0.25),
     ("2x2+3x3", 0.0),
-    ("2x2+3x3", 0.25),
 )
 CLUTTER = "background google"
 SHARES = (1 / 4, 1 / 3)  # of the photo's side that an object's longer side has
