@@ -153,7 +153,7 @@ class Searcher:
 
     def sample(self, count: int) -> Embeddings:
         """The vectors of up to so many shown pictures, evenly from all, float32 (n, dim)."""
-        first = np.flatnonzero(np.diff(self._contents, prepend=-1))  # of a picture's rows the whole
+        first = np.unique(self._contents, return_index=True)[1]  # of a picture's rows the whole
         shown = self._snapshot.shown
         first = first if shown is None else first[shown[first]]
         return self._snapshot.vectors(

@@ -296,6 +296,7 @@ def test_pictures_that_are_there_get_their_tiles_when_their_source_comes_again(p
     photos.add(folder)
     photos.add([("handed over", mosaic(40))])
     ids, before = photos.embeddings()
+    sample = photos._searcher().sample(20)
     assert photos.info()["tiles"] is None
     report = photos.add(folder, tiles=GRIDS)
     assert (report.unchanged, report.encoded) == (30, 30)
@@ -308,6 +309,7 @@ def test_pictures_that_are_there_get_their_tiles_when_their_source_comes_again(p
     again, after = photos.embeddings()
     assert again == ids
     np.testing.assert_array_equal(before, after)
+    np.testing.assert_array_equal(photos._searcher().sample(20), sample)
     for query in QUERIES:
         check(photos.search(embedding=query, k=9, where="id <= 30"), query, 9)
 
