@@ -1,10 +1,10 @@
 """From what a user asks to results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,28 @@ from .pictures import Pictures
 from .query import Leaf, Query, name, negated, plain, units
 from .query_vectors import combine, leaves, mixed, relevance_of
 from .reader import Reader
+from .relevance import rescaled
 from .results import Hit, SearchResults
 from .search import Judge, Picture, Searcher, as_query, check_k
 from .second_look import SecondLook
 from .store import Store
 from .types import Embeddings, Reranker
 
+Pictured: TypeAlias = Sequence["Picture | Hit | int"]
+Vector: TypeAlias = npt.NDArray[np.float32]
+
 POOL = 2000  # pictures that are looked at for each unit of a query with &, | and ~
+FEW = 10  # pictures; among fewer nothing is usual for a picture
 CHOICE = 10  # hits for each one that diverse results are chosen from
+
+
+class Ask(NamedTuple):
+    """What every kind of query is asked with."""
+
+    searcher: Searcher
+    k: int
+    only: Selection | None
+    least: float | None  # relevance
 
 
 class Asker:
@@ -34,7 +48,7 @@ class Asker:
 
     def __init__(self, store: Store, reader: Reader, embedder: Embedder, pictures: Pictures) -> None:
         self._reader, self._embedder, self._pictures = reader, embedder, pictures
-        self.calibration = Calibration(reader, embedder)
+        self._calibration = Calibration(embedder)
         self.second_look = SecondLook(store, self._by_text, reader)
 
     def search(
@@ -43,26 +57,31 @@ class Asker:
         *,
         k: int,
         where: str | None,
-        stages: Sequence[Reranker] = (),
-        min_relevance: float | None = None,
-        diverse: float = 0.0,
-        liked: Sequence["Picture | Hit | int"] = (),
-        disliked: Sequence["Picture | Hit | int"] = (),
+        stages: Sequence[Reranker],
+        min_relevance: float | None,
+        diverse: float,
+        liked: Pictured,
+        disliked: Pictured,
     ) -> SearchResults:
         """See Collection.search; no query is one that the liked pictures make."""
         least, weight = check_relevance(min_relevance), _weight(diverse)
-        asked = CHOICE * check_k(k) if weight else k
-        picked = [list(liked), list(disliked)]
+        picked = [_listed("liked", liked), _listed("disliked", disliked)]
+        if query is None and not picked[0]:
+            raise QueryError("give one of query, image, item and embedding, or liked pictures, not none")
+        k = check_k(k)
+        asked = CHOICE * k if weight else k
         text = None if query is None or any(picked) else plain(query)
         if stages and text is None:
-            raise QueryError("stages judge how pictures fit a text; give a text, or leave the stages out")
-        if least is not None:
-            self._calibrate(query)
+            raise QueryError("stages judge how pictures fit a text; give a text alone, or leave them out")
         if text is not None:
-            found = self.second_look.staged(text, asked, where, stages)
-        else:
-            found = self._answered(query, asked, where, picked)
-        return self._diverse(cut(found, least), k, weight)
+            look = replace(self.second_look, search=partial(self._by_text, least=least))
+            return self._diverse(look.staged(text, asked, where, stages), k, weight)
+        only, searcher = self._reader.only(where), self._reader.searcher()
+        called = "like the liked pictures" if query is None else name(query)
+        if searcher is None or not searcher.shows_any:
+            return SearchResults((), called)
+        ask = Ask(searcher, asked, only, least)
+        return self._diverse(self._answered(ask, query, picked, called), k, weight)
 
     def many(
         self, queries: Sequence[str], *, k: int, where: str | None, min_relevance: float | None = None
@@ -71,107 +90,112 @@ class Asker:
         least = check_relevance(min_relevance)
         if isinstance(queries, str):
             raise QueryError(f"search_many takes a list of texts, got the one text {queries!r}; use search")
-        if empty := [query for query in queries if not query.strip()]:
-            raise QueryError(f"a query must have words, got {empty[0]!r}")
+        queries = list(queries)
+        if wrong := [query for query in queries if not isinstance(query, str) or not query.strip()]:
+            raise QueryError(f"search_many takes texts, each with words, got {wrong[0]!r:.80}")
         only, searcher = self._reader.only(where), self._reader.searcher()
         if searcher is None or not queries:
             return [SearchResults((), query) for query in queries]
         vectors = self._embedder.texts(queries)
-        for language in {language_of(query) for query in queries} if least is not None else ():
-            self._embedder.neutral(language)
+        if least is not None:
+            self._calibrate(queries)
+        ask = Ask(searcher, k, only, least)
         judges = [
-            self._judge(searcher, language_of(query), row)
+            self._judge(ask, language_of(query), row, [query])
             for query, row in zip(queries, vectors, strict=True)
         ]
-        found = searcher.search(vectors, list(queries), k, only=only, judges=judges)
-        return [cut(results, least) for results in found]
+        return searcher.search(vectors, queries, k, only=only, judges=judges, least=least)
 
-    def _by_text(self, query: str, k: int, where: str | None) -> SearchResults:
-        return self.many([query], k=k, where=where)[0]
+    def _by_text(self, query: str, k: int, where: str | None, least: float | None = None) -> SearchResults:
+        return self.many([query], k=k, where=where, min_relevance=least)[0]
 
     # ------------------------------------------------------------------ other queries
 
     def _answered(
-        self, query: Query | None, k: int, where: str | None, picked: list[list["Picture | Hit | int"]]
+        self, ask: Ask, query: Query | None, picked: Sequence[Pictured], called: str
     ) -> SearchResults:
-        only, searcher = self._reader.only(where), self._reader.searcher()
-        called = "like the liked pictures" if query is None else name(query)
-        if searcher is None or not searcher.shows_any:
-            return SearchResults((), called)
+        texts = [] if query is None else [leaf.value for leaf in leaves(query) if leaf.kind == "text"]
+        if ask.least is not None or (query is not None and query.word != "+"):
+            self._calibrate(texts)
         if any(picked):
-            return self._fed_back(searcher, query, picked, called, k, only)
+            return self._fed_back(ask, query, picked, texts, called)
         assert query is not None
-        search = self._by_vector if query.word == "+" else self._by_relevance
-        return search(searcher, query, k, only)
+        return self._by_vector(ask, query, texts) if query.word == "+" else self._by_relevance(ask, query)
 
-    def _by_vector(self, searcher: Searcher, query: Query, k: int, only: Selection | None) -> SearchResults:
+    def _by_vector(self, ask: Ask, query: Query, texts: Sequence[str]) -> SearchResults:
         """The pictures most like one vector."""
-        vector, called = self._vectors(searcher, query), name(query)
-        means = self.calibration.means(searcher) if self.calibration.ready(["english"]) else None
-        kind = kind_of(query, vector, means)
-        return searcher.search(
+        vector = self._vectors(ask.searcher, query)
+        kind = self._kind(ask, query, vector)
+        return ask.searcher.search(
             vector,
-            [called],
-            k,
+            [name(query)],
+            ask.k,
             kind="image" if kind == "picture" else "text",
-            without=self._itself(query),
-            only=only,
-            judges=[self._judge(searcher, kind, vector[0])],
+            without=self._items(query),
+            only=ask.only,
+            judges=[self._judge(ask, kind, vector[0], texts)],
+            least=ask.least,
         )[0]
 
-    def _by_relevance(
-        self, searcher: Searcher, query: Query, k: int, only: Selection | None
-    ) -> SearchResults:
+    def _by_relevance(self, ask: Ask, query: Query) -> SearchResults:
         """The pictures most relevant to a query with &, | or ~, of those most like its units."""
-        vectors, means = self._vectors(searcher, query), self.calibration.means(searcher)
-        kinds = [kind_of(unit, row[None], means) for unit, row in zip(units(query), vectors, strict=True)]
-        judges = [
-            partial(self.calibration.background(searcher, kind).relevance, row)
-            for kind, row in zip(kinds, vectors, strict=True)
-        ]
-        signs = np.where(negated(query), -1, 1).astype(np.float32)[:, None]
-        pool = searcher.pool(signs * vectors, max(POOL, k), only)
+        searcher, join, without = ask.searcher, partial(relevance_of, query), negated(query)
+        vectors = self._vectors(searcher, query)
+        kinds = [self._kind(ask, unit, row) for unit, row in zip(units(query), vectors, strict=True)]
+        parts = [self._calibration.background(searcher, kind) for kind in kinds]
+        signs = np.where(without, -1, 1).astype(np.float32)[:, None]
         return searcher.by_relevance(
-            vectors, judges, partial(relevance_of, query), pool, name(query), k, only
+            vectors,
+            [partial(part.relevance, row) for part, row in zip(parts, vectors, strict=True)],
+            join,
+            searcher.pool(signs * vectors, max(POOL, ask.k), ask.only),
+            _same if all(without) else partial(rescaled, join=join, parts=parts),
+            name(query),
+            ask.k,
+            ask.only,
+            ask.least,
         )
 
     def _fed_back(
-        self,
-        searcher: Searcher,
-        query: Query | None,
-        picked: list[list["Picture | Hit | int"]],
-        called: str,
-        k: int,
-        only: Selection | None,
+        self, ask: Ask, query: Query | None, picked: Sequence[Pictured], texts: Sequence[str], called: str
     ) -> SearchResults:
         """The pictures most like a query that was moved towards the liked pictures, off the disliked ones."""
         if query is not None and query.word != "+":
             raise QueryError("found liked or disliked pictures beside &, | or ~; expected one text or sum")
+        searcher = ask.searcher
         asked = None if query is None else self._vectors(searcher, query)[0]
-        middle = None if query is None else self._middle(searcher, query, asked)
+        middle = None if query is None or asked is None else self._middle(searcher, query, asked)
         liked, disliked = (self._pictured(some, searcher) for some in picked)
-        pictures = self.calibration.pictures(searcher).mean(0)
+        pictures = self._calibration.pictures(searcher).mean(0)
         vector = feedback(asked, liked, disliked, pictures=pictures, queries=middle)
-        judge = self._judge(searcher, "mixed", vector)
-        return searcher.search(vector[None], [f"{called}, with feedback"], k, only=only, judges=[judge])[0]
+        judges, called = [self._judge(ask, "mixed", vector, texts)], f"{called}, with feedback"
+        return searcher.search(vector[None], [called], ask.k, only=ask.only, judges=judges, least=ask.least)[
+            0
+        ]
 
-    def _middle(self, searcher: Searcher, query: Query, vector: Any) -> npt.NDArray[np.float32] | None:
+    def _middle(self, searcher: Searcher, query: Query, vector: Vector) -> Vector | None:
         """The mean that a query's vector is taken relative to; None: that of pictures."""
         if all(leaf.kind in ("item", "image") for leaf in leaves(query)):
             return None
-        means = self.calibration.means(searcher)
+        means = self._calibration.means(searcher)
         kind = kind_of(query, vector[None], means)
-        centred: npt.NDArray[np.float32] = np.zeros_like(vector)
+        centred: Vector = np.zeros_like(vector)
         return {"picture": None, "mixed": centred}.get(kind, np.asarray(means.text, np.float32))
 
-    def _pictured(self, some: Sequence["Picture | Hit | int"], searcher: Searcher) -> Embeddings:
+    def _kind(self, ask: Ask, unit: Query, vector: Vector) -> Kind:
+        """What a unit is made of; of a vector from elsewhere it is told where captions are known."""
+        elsewhere = any(leaf.kind == "embedding" for leaf in leaves(unit))
+        told = elsewhere and (ask.least is not None or self._calibration.ready("english"))
+        return kind_of(unit, vector, self._calibration.means(ask.searcher) if told else None)
+
+    def _pictured(self, some: Pictured, searcher: Searcher) -> Embeddings:
         rows = [self._embedder.picture(one) for one in some]
         return np.concatenate(rows) if rows else np.empty((0, searcher.space.dim), np.float32)
 
-    def _itself(self, query: Query) -> int | None:
-        """The content of an item that is asked with alone, which is no hit."""
-        _, leaf = query.terms[0]
-        return self._pictures.content(leaf.value) if len(query.terms) == 1 and leaf.kind == "item" else None
+    def _items(self, query: Query) -> set[int]:
+        """The contents of the items that a sum leads towards, which are no hits."""
+        items = [leaf.value for weight, leaf in query.terms if leaf.kind == "item" and weight > 0]
+        return {self._pictures.content(id) for id in items}
 
     # ------------------------------------------------------------------ vectors and relevance
 
@@ -180,31 +204,39 @@ class Asker:
         texts = [leaf.value for leaf in leaves(query) if leaf.kind == "text"]
         known = dict(zip(texts, self._embedder.texts(texts), strict=True)) if texts else {}
         each = units(query)
-        means = self.calibration.means(searcher) if any(map(mixed, each)) else None
+        means = self._calibration.means(searcher) if any(map(mixed, each)) else None
         embed = partial(self._of_leaf, known, searcher.space.dim)
         return np.concatenate([combine(unit, embed, means) for unit in each])
 
-    def _of_leaf(self, known: dict[str, npt.NDArray[np.float32]], dim: int, leaf: Leaf) -> Embeddings:
+    def _of_leaf(self, known: dict[str, Vector], dim: int, leaf: Leaf) -> Embeddings:
         if leaf.kind == "text":
             return known[leaf.value][None]
         if leaf.kind == "embedding":
             return as_query(np.frombuffer(leaf.value, np.float32), dim)
         return self._embedder.picture(leaf.value)
 
-    def _judge(self, searcher: Searcher, kind: Kind, vector: npt.NDArray[np.float32]) -> Judge | None:
-        """What gives hits their relevance; None: the neutral captions were never encoded."""
-        if not searcher.shows_any or not self.calibration.ready([kind]):
+    def _judge(self, ask: Ask, kind: Kind, vector: Vector, texts: Sequence[str]) -> Judge | None:
+        """What gives hits their relevance; None: it would mean nothing, or was never calibrated."""
+        asked = ask.least is not None or self._calibration.ready(kind)
+        if not asked or not ask.searcher.shows_any or self._embedder.stranger(texts) is not None:
             return None
-        return partial(self.calibration.background(searcher, kind).relevance, vector)
+        if kind == "picture" and len(self._calibration.pictures(ask.searcher)) < FEW:
+            return None
+        return partial(self._calibration.background(ask.searcher, kind).relevance, vector)
 
-    def _calibrate(self, query: Query | None) -> None:
-        """Encode the neutral captions that a query needs to be judged."""
-        texts = [] if query is None else [leaf.value for leaf in leaves(query) if leaf.kind == "text"]
-        for language in {language_of(*texts[i : i + 1]) for i in range(max(1, len(texts)))}:
+    def _calibrate(self, texts: Sequence[str]) -> None:
+        """Encode the neutral captions that some texts are compared with."""
+        if strange := self._embedder.stranger(texts):
+            model = self._embedder.model
+            raise QueryError(
+                f"{model} knows English only: the relevance of {strange!r:.60} would mean nothing"
+            )
+        for language in {"english", *map(language_of, texts)} if len(texts) != 1 else {language_of(*texts)}:
             self._embedder.neutral(language)
 
     def _diverse(self, found: SearchResults, k: int, weight: float) -> SearchResults:
         searcher = self._reader.searcher()
+        found = replace(found, nearest=found.nearest[:k])
         if not weight or searcher is None or not found:
             return found[:k]
         contents = np.array([self._pictures.content(hit.id) for hit in found])
@@ -225,7 +257,10 @@ def wanted(query: str | Query | None, **others: Any) -> Query | None:
             f"a query is a text or a Query, got {type(query).__name__}; a picture goes to image="
         )
     if len(given) > 1:
-        raise QueryError(f"give one of query, image, item and embedding, not {list(given)}")
+        raise QueryError(
+            f"give one of query, image, item and embedding, not {list(given)}; "
+            "to join several, write a Query such as Query.item(7) + 'snow'"
+        )
     make: dict[str, Callable[[Any], Query]] = {
         "query": lambda value: value if isinstance(value, Query) else Query(value),
         "image": Query.image,
@@ -237,14 +272,6 @@ def wanted(query: str | Query | None, **others: Any) -> Query | None:
         units(made)  # raises where it leads nowhere
         return made
     return None
-
-
-def cut(found: SearchResults, least: float | None) -> SearchResults:
-    """Only the hits that are relevant enough; where none is, the others are what is nearest."""
-    if least is None or not found:
-        return found
-    kept = tuple(hit for hit in found if hit.relevance is None or hit.relevance >= least)
-    return replace(found, hits=kept, nearest=() if kept else found.hits)
 
 
 def check_relevance(least: float | None) -> float | None:
@@ -264,3 +291,13 @@ def _weight(diverse: float) -> float:
     if isinstance(diverse, bool) or not isinstance(diverse, Real) or not 0 <= diverse <= 1:
         raise QueryError(f"diverse is a number from 0, the best hits, to 1, unlike ones, got {diverse!r}")
     return float(diverse)
+
+
+def _listed(name: str, some: Pictured) -> Pictured:
+    if isinstance(some, str | bytes) or not isinstance(some, Iterable):
+        raise QueryError(f"{name} is a list of hits, ids or pictures, got {some!r:.80}; write {name}=[…]")
+    return list(some)
+
+
+def _same(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return scores

@@ -1,7 +1,6 @@
 """What is usual in a collection: neutral queries beside its pictures, for relevance and for sums of both."""
 
 import re
-from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -10,7 +9,6 @@ from .bank import Language
 from .embedder import Embedder
 from .query import Query, totals
 from .query_vectors import Means
-from .reader import Reader
 from .relevance import Background
 from .search import Searcher
 from .types import Embeddings, as_embeddings
@@ -26,22 +24,20 @@ HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 class Calibration:
     """Backgrounds of the collection as it is searched now, each made when first needed."""
 
-    def __init__(self, reader: Reader, embedder: Embedder) -> None:
-        self._reader, self._embedder = reader, embedder
-        self._held: tuple[Searcher, dict[Kind, Background]] | None = None
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._held: tuple[Searcher, Embeddings, dict[Kind, Background]] | None = None
 
-    def ready(self, kinds: Iterable[Kind]) -> bool:
-        """Whether the neutral captions that some kinds of queries need were encoded before."""
-        return all(self._embedder.knows_neutral(_language(kind)) for kind in kinds)
+    def ready(self, kind: Kind) -> bool:
+        """Whether the neutral captions were encoded before that a kind of query is compared with."""
+        return self._embedder.knows_neutral(_language(kind))
 
     def background(self, searcher: Searcher, kind: Kind) -> Background:
         """What queries of a kind are compared with; neutral captions are encoded now if they were not yet."""
-        held = self._held
-        if held is None or held[0] is not searcher:
-            held = self._held = searcher, {}
-        if kind not in held[1]:
-            held[1][kind] = self._made(searcher, kind)
-        return held[1][kind]
+        pictures, made = self._of(searcher)
+        if kind not in made:
+            made[kind] = self._made(pictures, kind)
+        return made[kind]
 
     def means(self, searcher: Searcher) -> Means:
         """The mean of neutral captions and of the collection's pictures."""
@@ -49,16 +45,19 @@ class Calibration:
 
     def pictures(self, searcher: Searcher) -> Embeddings:
         """Vectors of up to 1,000 pictures, evenly from all, float32 (n, dim)."""
-        return searcher.sample(SAMPLE)
+        return self._of(searcher)[0]
 
-    def _made(self, searcher: Searcher, kind: Kind) -> Background:
-        pictures = self.pictures(searcher)
+    def _of(self, searcher: Searcher) -> tuple[Embeddings, dict[Kind, Background]]:
+        held = self._held
+        if held is None or held[0] is not searcher:
+            held = self._held = searcher, searcher.sample(SAMPLE), {}
+        return held[1:]
+
+    def _made(self, pictures: Embeddings, kind: Kind) -> Background:
         if kind == "picture":
             return Background(pictures, pictures, usual=USUAL_OF_PICTURES, own=True)
         neutral = self._embedder.neutral(_language(kind))
-        if kind == "mixed":
-            neutral = _centred(neutral)
-        return Background(neutral, pictures, usual=USUAL)
+        return Background(_centred(neutral) if kind == "mixed" else neutral, pictures, usual=USUAL)
 
 
 def kind_of(unit: Query, vector: Embeddings, means: Means | None = None) -> Kind:

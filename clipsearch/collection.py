@@ -18,7 +18,7 @@ from .captions import drop_captioner, find_captioner, use_captioner
 from .duplicates import Duplicates, check_threshold, find
 from .embedder import Embedder
 from .encoders import DEFAULT_MODEL, AnyModel, load_encoder, notice_script
-from .errors import ClipsearchError, CollectionError, LayoutError, QueryError, SourceError
+from .errors import ClipsearchError, CollectionError, LayoutError, SourceError
 from .filters import Selection
 from .formats import Exported, ImportReport, bring_in, open_vectors, write_vectors
 from .index import About, Keeper, check_layout
@@ -343,8 +343,6 @@ class Collection:
             ModelError, ServerError: a stage's model cannot be asked.
         """
         asked = wanted(query, image=image, item=item, embedding=embedding)
-        if asked is None and not liked:
-            raise QueryError("give one of query, image, item and embedding, not none")
         return self._asker.search(
             asked,
             k=k,

@@ -60,7 +60,7 @@ class Pictures:
         Raises:
             QueryError: there is no such picture.
         """
-        if not isinstance(id, Integral):
+        if not isinstance(id, Integral) or isinstance(id, bool):
             raise QueryError(f"an item is named by its id, a whole number, got {id!r}")
         row = self._store.item(int(id)) if 0 < id < 1 << 63 else None
         if row is None or row.content is None:

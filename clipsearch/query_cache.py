@@ -49,7 +49,7 @@ def cached(
     if not texts or not fingerprint:
         return encode(texts)
     key = f"{name} {dim} {fingerprint}"
-    known = recall(file, key, texts, np.float32)
+    known = {text: row for text, row in recall(file, key, texts, np.float32).items() if len(row) == dim}
     new = [text for text in dict.fromkeys(texts) if text not in known]
     if new:
         known |= dict(zip(new, encode(new), strict=True))
@@ -75,9 +75,22 @@ def recall(
             for text in texts:
                 if row := db.execute(query, (model, text)).fetchone():
                     known[text] = np.frombuffer(row[0], dtype)
-    except (sqlite3.Error, OSError, UnicodeError) as error:  # a cache may fail; the query may not
+    except (sqlite3.Error, OSError, ValueError) as error:  # a cache may fail; the query may not
         logger.debug("no query cache: %s", error)
     return known
+
+
+def kept(file: str, model: str) -> int:
+    """How many texts of a model a file of the cache has."""
+    if switched_off():
+        return 0
+    try:
+        with closing(sqlite3.connect(cache_path(file), timeout=1)) as db:
+            [(count,)] = db.execute("SELECT count(*) FROM queries WHERE model = ?", (model,))
+            return int(count)
+    except (sqlite3.Error, OSError) as error:
+        logger.debug("no query cache: %s", error)
+        return 0
 
 
 def remember(file: str, model: str, vectors: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -93,6 +106,8 @@ def remember(file: str, model: str, vectors: Mapping[str, npt.NDArray[Any]]) -> 
             db.execute("DELETE FROM queries WHERE asked <= (SELECT max(asked) FROM queries) - ?", (KEPT,))
     except (sqlite3.Error, OSError, UnicodeError) as error:
         logger.debug("query not cached: %s", error)
+        if any(word in str(error) for word in ("malformed", "not a database")):
+            cache_path(file).unlink(missing_ok=True)  # the next time makes it anew
 
 
 def switched_off() -> bool:

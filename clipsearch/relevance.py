@@ -12,9 +12,11 @@ it is the log of p(query | picture) / p(query). Spread is that of neutral querie
 model have one unit. Leaving out neutral queries about the same follows NegLabel (Jiang et al. 2024).
 
 relevance = 1 / (1 + exp(-STEEP * (fit - usual))), and `usual` is what one in ten neutral queries reaches
-somewhere among 1,000 pictures of the collection.
+somewhere among 1,000 pictures of the collection. What queries of several parts make of it is put on the same
+scale by what neutral captions in their place reach.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -29,7 +31,13 @@ SHARPNESS = 3.0  # in units of 1 / spread; 2 to 4 do the same
 STEEP = 1.7  # logistic fits to pictures of classes that were left out gave 0.9 to 2.6
 SAME = 2.0  # standard deviations: neutral queries this much nearer to the query than most mean about the same
 ASKED = 256  # neutral queries that are asked to learn what is usual
-BEST = 10  # pictures by cosine among which each finds its best fit
+FLAT = 1e-3  # the least spread: of pictures that are all the same, rounding is no spread
+BELOW_SELF = 2.0  # by how much less than itself a picture must fit to be as alike as usual, at least
+TOGETHER = 1000  # pictures judged at a time, so that memory stays bounded
+LEAST = 1e-9  # of a sum of exponentials, below which what is left of it is noise
+
+Floats = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float32]  # (dim,)
 
 
 class Background:
@@ -44,11 +52,9 @@ class Background:
             usual: the share of neutral queries that find nothing as fit as a relevance of 0.5.
             own: the neutral queries are the pictures themselves, and none finds itself.
         """
-        self._neutral, self._pictures, self._usual, self._own = neutral, pictures, usual, own
+        self._neutral, self._pictures, self.usual, self._own = neutral, pictures, usual, own
 
-    def relevance(
-        self, query: npt.NDArray[np.float32], cosines: npt.NDArray[np.float32], vectors: Embeddings
-    ) -> npt.NDArray[np.float64]:
+    def relevance(self, query: Vector, cosines: npt.NDArray[np.float32], vectors: Embeddings) -> Floats:
         """How relevant pictures are for a query, 0 to 1.
 
         Args:
@@ -59,36 +65,98 @@ class Background:
         Returns:
             (n,), comparable across queries, collections and models as far as they go.
         """
-        above = self._fit(query, cosines, vectors) - self._centre
-        return 1 / (1 + np.exp(-STEEP * np.clip(above, -100, 100)))
-
-    def _fit(
-        self, query: npt.NDArray[np.float32], cosines: npt.NDArray[np.float32], vectors: Embeddings
-    ) -> npt.NDArray[np.float64]:
-        near = self._neutral @ query  # (B,)
-        other = self._neutral[near <= near.mean() + SAME * near.std()]
-        sharpness = SHARPNESS / self._spread
-        usual = sharpness * (vectors @ other.T).astype(np.float64)  # (n, others)
-        most = usual.max(1, keepdims=True)
-        level = np.log(np.exp(usual - most).mean(1)) + most[:, 0]
-        return np.asarray((cosines - level / sharpness) / self._spread)
+        fits = [
+            self._fit(query, cosines[i : i + TOGETHER], _Levels(vectors[i : i + TOGETHER], self))
+            for i in range(0, len(vectors), TOGETHER)
+        ]
+        return _logistic(STEEP * (np.concatenate([*fits, np.empty(0)]) - self._centre))
 
     @cached_property
-    def _spread(self) -> float:
+    def known(self) -> Floats:
+        """How relevant the pictures of the sample are to 256 neutral queries at most, (queries, n)."""
+        return _logistic(STEEP * (self._fits - self._centre))
+
+    def _fit(self, query: Vector, cosines: npt.NDArray[np.float32], levels: "_Levels") -> Floats:
+        near = self._neutral @ query  # (B,)
+        level = levels.without(near > near.mean() + SAME * near.std())
+        return np.asarray((cosines - level) / self.spread)
+
+    @property
+    def neutral(self) -> Embeddings:
+        """The neutral queries."""
+        return self._neutral
+
+    @cached_property
+    def spread(self) -> float:
         """The standard deviation of a picture's cosines with neutral queries, the mean over pictures."""
-        return max(float((self._pictures @ self._neutral.T).std(1).mean()), 1e-6)
+        return max(float((self._pictures @ self._neutral.T).std(1).mean()), FLAT)
+
+    @cached_property
+    def _fits(self) -> Floats:
+        """The fit of each neutral query that is asked with each picture, (queries, n)."""
+        levels = _Levels(self._pictures, self)
+        asked = [self._neutral[i] for i in self._asked]
+        return np.array([self._fit(query, self._pictures @ query, levels) for query in asked])
+
+    @property
+    def _asked(self) -> npt.NDArray[np.int64]:
+        """Which of the neutral queries are asked, evenly from all."""
+        count = min(ASKED, len(self._neutral))
+        return np.asarray(np.arange(count) * (len(self._neutral) / count), np.int64)
 
     @cached_property
     def _centre(self) -> float:
-        """The fit that few neutral queries reach anywhere among the pictures."""
-        every = len(self._neutral) / min(ASKED, len(self._neutral))
-        asked = (np.arange(min(ASKED, len(self._neutral))) * every).astype(np.int64)
-        return float(np.quantile([self._best(place) for place in asked], self._usual))
+        """The fit that few neutral queries reach anywhere among the pictures, but for themselves."""
+        if not self._own:
+            return float(np.quantile(self._fits.max(1), self.usual))
+        themselves = np.arange(len(self._pictures)) == self._asked[:, None]
+        found = np.where(themselves, -np.inf, self._fits).max(1)
+        most = float(np.median(self._fits[themselves])) - BELOW_SELF
+        return min(float(np.quantile(found, self.usual)), most)
 
-    def _best(self, place: int) -> float:
-        query = self._neutral[place]
-        cosines = self._pictures @ query
-        if self._own:
-            cosines[place] = -2  # below every cosine
-        best = np.argsort(-cosines, kind="stable")[:BEST]
-        return float(self._fit(query, cosines[best], self._pictures[best]).max())
+
+class _Levels:
+    """How well neutral queries fit each of n pictures, with any of them left out."""
+
+    def __init__(self, vectors: Embeddings, background: Background) -> None:
+        self._sharpness = SHARPNESS / background.spread
+        usual = self._sharpness * (vectors @ background.neutral.T).astype(np.float64)  # (n, B)
+        self._most = usual.max(1, initial=-np.inf)
+        self._each = np.exp(usual - self._most[:, None])
+        self._sum = self._each.sum(1)
+
+    def without(self, same: npt.NDArray[np.bool_]) -> Floats:
+        """log(mean over b of exp(sharpness * cosine of b)) / sharpness, where b is not `same`, (n,)."""
+        left = np.maximum(self._sum - self._each[:, same].sum(1), LEAST * self._sum)
+        mean = left / max(1, len(same) - int(same.sum()))
+        return np.asarray((np.log(mean) + self._most) / self._sharpness)
+
+
+def rescaled(joined: Floats, join: Callable[[Floats], Floats], parts: Sequence[Background]) -> Floats:
+    """What several parts make of relevance, on the scale of one part: 0.5 is what few neutral ones reach.
+
+    Args:
+        joined: (n,) in [0, 1], what `join` made of the parts.
+        join: makes (m,) of (u, m) relevance.
+        parts: the u backgrounds; their samples are of the same pictures in the same order.
+
+    Returns:
+        (n,), in the same order.
+    """
+    draw = np.random.default_rng(0)
+    rows = [draw.permuted(np.arange(len(part.known))) for part in parts]
+    trials = min(map(len, rows))
+    best = [
+        join(np.stack([p.known[r[i]] for p, r in zip(parts, rows, strict=True)])).max() for i in range(trials)
+    ]
+    usual = float(np.quantile(best, max(part.usual for part in parts)))
+    return _logistic(_logit(joined) - _logit(np.array(usual)))
+
+
+def _logistic(x: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -100, 100))))
+
+
+def _logit(p: Floats) -> Floats:
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(p) - np.log1p(-p))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from .errors import ClipsearchError, ImageError, SourceError, require
 from .files import write_durably
-from .relevance import RELEVANT
 from .render import Card, Section, grid, page, printable, relative, thumbnail
 from .segments import WHOLE, Box
 
@@ -117,6 +116,8 @@ class SearchResults(Sequence[Hit]):
         model: the encoder that was used.
         stages: what each stage after the first did.
         nearest: what would have been found, where nothing was relevant enough for `min_relevance`.
+        relevant: whether anything in the collection is relevant, 0.5 or more, whatever k is; None: the
+            collection is not calibrated. Among 1,000 pictures one neutral query in ten finds something.
     """
 
     hits: tuple[Hit, ...]
@@ -125,16 +126,7 @@ class SearchResults(Sequence[Hit]):
     model: str = ""
     stages: tuple[StageReport, ...] = ()
     nearest: tuple[Hit, ...] = ()
-
-    @property
-    def relevant(self) -> bool | None:
-        """Whether any hit is relevant, from 0.5 on; None: the collection is not calibrated.
-
-        Of 1,000 everyday photos one neutral query in ten finds something that is called relevant; see
-        docs/relevance.md.
-        """
-        known = [hit.relevance for hit in self.hits or self.nearest if hit.relevance is not None]
-        return max(known) >= RELEVANT if known else None
+    relevant: bool | None = None
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -148,13 +140,14 @@ class SearchResults(Sequence[Hit]):
 
     def __repr__(self) -> str:
         hits = self.hits or self.nearest
-        shown = [f"  {hit.score:.3f}  {printable(hit.path)}{judged(hit)}" for hit in hits[:10]]
+        shown = [f"  {hit.score:.3f}{percent(hit)}  {printable(hit.path)}{judged(hit)}" for hit in hits[:10]]
         more = [f"  … and {len(hits) - 10} more"] if len(hits) > 10 else []
         return "\n".join([printable(f"{self.query}: {_summary(self)}"), *shown, *more])
 
     def _repr_html_(self) -> str:
-        shown = self.hits[:NOTEBOOK_HITS]
-        more = f"; here are the first {len(shown)}" if len(shown) < len(self) else ""
+        hits = self.hits or self.nearest
+        shown = hits[:NOTEBOOK_HITS]
+        more = f"; here are the first {len(shown)}" if len(shown) < len(hits) else ""
         cards = [card(hit, side=NOTEBOOK_SIDE, reveal=False) for hit in shown]
         return grid(cards, caption=f"{self.query}: {_summary(self)}{more}")
 
@@ -180,7 +173,7 @@ class SearchResults(Sequence[Hit]):
                 "score": hit.score,
                 "cosine": hit.cosine,
                 "relevance": hit.relevance,
-                "box": list(hit.box),
+                "box": [round(side, 4) for side in hit.box],
                 "metadata": dict(hit.metadata),
                 "judgements": [judgement._asdict() for judgement in hit.judgements],
             }
@@ -253,7 +246,7 @@ def write_page(
 
 
 def _section(results: SearchResults, *, heading: str, reveal: bool) -> Section:
-    cards = [card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results]
+    cards = [card(hit, side=PAGE_SIDE, reveal=reveal) for hit in results.hits or results.nearest]
     return Section(heading, _summary(results), cards)
 
 
@@ -262,10 +255,15 @@ def _summary(results: SearchResults) -> str:
         return "Nothing found"
     count = "1 picture" if len(results) == 1 else f"{len(results):,} pictures, best first"
     if results.relevant is False or results.nearest:
-        count = "Nothing relevant found; the nearest are"
+        count = "Nothing relevant found; the nearest"
     model = relative(results.model.removeprefix("local-dir:")).as_posix()
     parts = [count, results.score_kind, model if results.model else "", *map(str, results.stages)]
     return " · ".join(filter(None, parts))
+
+
+def percent(hit: Hit) -> str:
+    """The relevance of a hit, for a line of text; nothing where it has none."""
+    return "" if hit.relevance is None else f"  {hit.relevance:4.0%}"
 
 
 def judged(hit: Hit) -> str:
@@ -285,7 +283,7 @@ def _said(judgement: Judgement) -> str:
 def card(hit: Hit, *, side: int, reveal: bool) -> Card:
     """What a page shows of a hit; `reveal` as in SearchResults.to_html."""
     image, reason = thumbnail_or_reason(hit.read, side, None if hit.box == WHOLE else hit.box)
-    badge = f"{hit.score:.3f}"
+    badge = f"{hit.score:.3f}{percent(hit)}"
     name = relative(hit.key).name
     notes = [text] if (text := judged(hit).strip(" ()")) else []
     if not reveal:

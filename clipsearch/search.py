@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from .filters import Selection
 from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
 from .outcomes import GONE
+from .relevance import RELEVANT
 from .results import Hit, SearchResults, caption_of
 from .segments import WHOLE, Box
 from .sources import IteratorSource, restore
@@ -38,6 +39,7 @@ Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
 Judge: TypeAlias = Callable[[npt.NDArray[np.float32], Embeddings], npt.NDArray[np.float64]]
 """Gives the relevance of n pictures, (n,), from their cosines with a query, (n,), and vectors, (n, dim)."""
 
+JUDGED = 200  # pictures at least whose relevance tells whether anything is there, and which may pass a cut
 ROWS_TOGETHER = 8192
 MOSTLY = 4  # rows for a picture that are looked for: few pictures have more among the best
 VLM_SIDE = 512  # pixels
@@ -51,6 +53,26 @@ class Place(NamedTuple):
     path: str
     root: str  # of its source
     read: "Callable[[], bytes | Image]"
+
+
+class Ranking(NamedTuple):
+    """Pictures, best first, each once."""
+
+    contents: npt.NDArray[np.int64]  # (n,)
+    rows: npt.NDArray[np.int64]  # (n,) of each the one that was found
+    scores: npt.NDArray[np.floating]  # (n,)
+    relevance: npt.NDArray[np.float64] | None  # (n,)
+
+    def first(self, k: int) -> "Ranking":
+        """The k best."""
+        return Ranking(*(None if part is None else part[:k] for part in self))  # type: ignore[arg-type]
+
+    def above(self, least: float) -> "Ranking":
+        """Those that have at least some relevance; all, where it is not known."""
+        if self.relevance is None:
+            return self
+        kept = self.relevance >= least
+        return Ranking(*(part[kept] for part in self if part is not None))  # type: ignore[arg-type]
 
 
 class Searcher:
@@ -77,9 +99,10 @@ class Searcher:
         k: int,
         *,
         kind: Kind = "text",
-        without: int | None = None,
+        without: Collection[int] = (),
         only: Selection | None = None,
         judges: Sequence[Judge | None] | None = None,
+        least: float | None = None,
     ) -> list[SearchResults]:
         """Find the k best pictures for each query: those of which a part, or the whole, is most like it.
 
@@ -88,21 +111,41 @@ class Searcher:
             names: what each query is called in its results.
             k: how many pictures; fewer come where there are fewer.
             kind: what the queries are of.
-            without: a content that must not be among them: the one that was asked with.
+            without: contents that must not be among them: those that were asked with.
             only: the pictures that may be found; None: all.
             judges: for each query what gives its hits their relevance; None: they have none.
+            least: the relevance that a hit must have; of the 200 best, or k, those that have it are taken.
 
         Returns:
             One SearchResults per query, in order.
         """
         check_k(k)
         rows = None if only is None else only.of_contents(self._contents)  # (N,)
-        asked = min(int(k), len(self._snapshot)) + (without is not None)
-        found = self._near(queries, asked, rows, kind)
+        judges = judges or [None] * len(names)
+        asked = max(int(k), JUDGED) if any(judges) else int(k)
+        found = self._near(queries, min(asked, len(self._snapshot)) + len(without), rows, kind)
         return [
-            SearchResults(self._hits(near, k, without, only, judge), name, model=self.space.model)
-            for name, near, judge in zip(names, found, judges or [None] * len(names), strict=True)
+            self._results(self._ranking(near, without, judge), name, k, only, least)
+            for name, near, judge in zip(names, found, judges, strict=True)
         ]
+
+    def _ranking(self, near: Neighbours, without: Collection[int], judge: Judge | None) -> Ranking:
+        """The pictures that some rows are of, each once, by the best of its rows."""
+        first = np.sort(np.unique(self._contents[near.rows], return_index=True)[1])
+        first = first[~np.isin(self._contents[near.rows[first]], list(without))]
+        rows, scores = near.rows[first], near.scores[first]
+        relevance = None if judge is None else judge(scores, self._snapshot.vectors(rows))
+        return Ranking(self._contents[rows], rows, scores, relevance)
+
+    def _results(
+        self, ranking: Ranking, name: str, k: int, only: Selection | None, least: float | None
+    ) -> SearchResults:
+        """The k first of a ranking that are relevant enough; where none is, what was nearest."""
+        relevance = ranking.relevance
+        relevant = None if relevance is None or not len(relevance) else bool(relevance.max() >= RELEVANT)
+        hits = self._hits(ranking if least is None else ranking.above(least), k, only)
+        nearest = self._hits(ranking, k, only) if least is not None and not hits else ()
+        return SearchResults(hits, name, model=self.space.model, relevant=relevant, nearest=nearest)
 
     @property
     def shows_any(self) -> bool:
@@ -122,34 +165,43 @@ class Searcher:
         judges: Sequence[Judge],
         join: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
         contents: npt.NDArray[np.int64],
+        scale: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
         name: str,
         k: int,
         only: Selection | None,
+        least: float | None,
     ) -> SearchResults:
         """The k pictures of some contents that are most relevant to all units together.
 
-        Each unit counts by the row of a picture that fits it best, so parts of it may fit one unit each.
+        Each unit counts by the row of a picture that is most like it, so parts of it may fit one unit each.
 
         Args:
             units: float32 (u, dim), unit rows.
             judges: what gives the relevance to each unit.
-            join: makes (n,) of (u, n) relevance.
+            join: makes the scores, (n,), of (u, n) relevance.
             contents: (n,) ascending.
+            scale: makes relevance of the scores.
             name: what the query is called.
             k: how many.
             only: the pictures that may be found; None: all.
+            least: the relevance that a hit must have.
         """
         rows = np.flatnonzero(np.isin(self._contents, contents))
         vectors, owner = self._snapshot.vectors(rows), np.searchsorted(contents, self._contents[rows])
-        each = np.zeros((len(units), len(contents)))
-        for line, unit, judge in zip(each, units, judges, strict=True):
-            np.maximum.at(line, owner, judge(vectors @ unit, vectors))
-        relevance = join(each)
-        best = np.argsort(-relevance, kind="stable")[: k + 1]
-        near = Neighbours(relevance[best].astype(np.float32), self.rows_of(contents[best]))
-        hits = self._hits(near, k, None, only)
-        told = tuple(replace(hit, cosine=None, relevance=hit.score) for hit in hits)
-        return SearchResults(told, name, score_kind="relevance", model=self.space.model)
+        each = []
+        for cosines, judge in zip((vectors @ units.T).T, judges, strict=True):
+            order = np.lexsort((-cosines, owner))
+            best = order[np.unique(owner[order], return_index=True)[1]]  # of each picture's rows
+            each.append(judge(cosines[best], vectors[best]))
+        scores = join(np.array(each))
+        best = np.argsort(-scores, kind="stable")
+        found = contents[best]
+        ranking = Ranking(found, self.rows_of(found), scores[best], scale(scores[best]))
+        results = self._results(ranking, name, k, only, least)
+        hits, nearest = (
+            tuple(replace(h, cosine=None) for h in some) for some in (results.hits, results.nearest)
+        )
+        return replace(results, hits=hits, nearest=nearest, score_kind="relevance of all parts")
 
     def sample(self, count: int) -> Embeddings:
         """The vectors of up to so many shown pictures, evenly from all, float32 (n, dim)."""
@@ -252,25 +304,16 @@ class Searcher:
         source = self._source(item.source)
         return Place(item, source.path(item.key), source.root, partial(_read, source, item.key))
 
-    def _hits(
-        self,
-        near: Neighbours,
-        k: int,
-        without: int | None,
-        only: Selection | None,
-        judge: Judge | None = None,
-    ) -> tuple[Hit, ...]:
-        contents, first = np.unique(self._contents[near.rows], return_index=True)  # of its rows the best one
-        contents, first = contents[np.argsort(first)][: k + 1], np.sort(first)[: k + 1]
-        boxes = self._snapshot.boxes(near.rows[first])
-        relevance = _judged(judge, near.scores[first], self._snapshot, near.rows[first])
+    def _hits(self, ranking: Ranking, k: int, only: Selection | None) -> tuple[Hit, ...]:
+        contents, rows, scores, relevance = ranking.first(k)
         items = self._store.items_of(contents.tolist())
         texts = captions_of(self._store, contents.tolist())
+        told = [None] * len(rows) if relevance is None else relevance.tolist()
+        found = zip(contents.tolist(), scores.tolist(), self._snapshot.boxes(rows), told, strict=True)
         hits = [
-            self._hit(item, float(score), _with_caption(known, texts.get(int(content))), box, how)
-            for content, score, box, how in zip(contents, near.scores[first], boxes, relevance, strict=True)
-            for item, known in self._different(_of(items[int(content)], only))
-            if content != without
+            self._hit(item, score, _with_caption(known, texts.get(content)), box, how)
+            for content, score, box, how in found
+            for item, known in self._different(_of(items[content], only))
         ]
         return tuple(hits[:k])
 
@@ -313,23 +356,13 @@ def _with_caption(known: dict[str, Any], text: str | None) -> dict[str, Any]:
     return known if text is None else {"caption": text, **known}
 
 
-def _judged(
-    judge: Judge | None, cosines: npt.NDArray[np.float32], snapshot: Snapshot, rows: npt.NDArray[np.int64]
-) -> list[float] | list[None]:
-    """The relevance of some rows."""
-    if judge is None:
-        return [None] * len(rows)
-    found: list[float] = judge(cosines, snapshot.vectors(rows)).tolist()
-    return found
-
-
 def check_k(k: int) -> int:
     """How many hits were asked for.
 
     Raises:
         QueryError: it is no whole number of at least 1.
     """
-    if not isinstance(k, int | np.integer) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
     return int(k)
 

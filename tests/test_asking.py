@@ -1,6 +1,8 @@
 """What is asked with operators, cut, spread out or fed back, against NumPy over all vectors."""
 
+import sqlite3
 import zlib
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -115,7 +117,7 @@ def test_min_relevance_leaves_out_what_is_below(photos, world):
 def test_where_nothing_is_relevant_the_nearest_are_told(photos):
     nothing = photos.search("cat", k=3, min_relevance=1)
     assert len(nothing) == 0 and found(nothing.nearest) == found(photos.search("cat", k=3))
-    assert "Nothing relevant found; the nearest are" in repr(nothing)
+    assert "Nothing relevant found; the nearest" in repr(nothing)
     assert nothing.nearest[0].path in repr(nothing)
     assert "Nothing relevant found" in nothing._repr_html_()
 
@@ -134,8 +136,9 @@ def test_boolean_queries_join_relevance(photos, world, query, expected):
     results = photos.search(cs.Query.parse(query), k=8)
     assert found(results) == best(world, scores, 8)
     np.testing.assert_allclose([hit.score for hit in results], -np.sort(-scores)[:8], atol=1e-3)
-    assert results.score_kind == "relevance"
-    assert all(hit.cosine is None and hit.relevance == hit.score for hit in results)
+    assert results.score_kind == "relevance of all parts"
+    assert all(hit.cosine is None for hit in results)
+    assert sorted(results, key=lambda hit: -hit.relevance) == list(results)
 
 
 def test_a_boolean_query_keeps_to_the_filter(photos, world):
@@ -172,7 +175,7 @@ def test_texts_and_pictures_are_centred_before_they_are_added(photos, world):
     texts = Names().encode_texts(bank.captions()).mean(0)
     wanted = unit(unit(vectors[7] - vectors.mean(0)) + unit(text("dog") - texts))
     results = photos.search(cs.Query.item(int(ids[7])) + "dog", k=5)
-    assert found(results) == best(world, vectors @ wanted, 5)
+    assert found(results) == best(world, np.where(ids == ids[7], -9, vectors @ wanted), 5)
 
 
 def test_a_query_of_one_leaf_is_the_search_it_was(photos):
@@ -196,6 +199,111 @@ def test_liked_and_disliked_pictures_move_the_query(photos, world):
     first = [world[0].tolist().index(id) for id in found(photos.search("dog", k=2))]
     towards = unit(np.mean([unit(vectors[place] - means[1]) for place in first], axis=0))
     assert found(alone) == best(world, vectors @ towards, 6)
+
+
+def sampled(kind, neutral, vectors):
+    if kind == "picture":
+        return Background(vectors, vectors, usual=0.5, own=True)
+    return Background(neutral, vectors, usual=0.9)
+
+
+@pytest.mark.parametrize("kind", ["item", "image", "embedding", "sum", "mixed", "feedback", "many"])
+def test_every_kind_of_query_has_a_relevance(photos, world, kind):
+    photos.calibrate()
+    ids, vectors, english = world
+    texts = Names().encode_texts(bank.captions())
+    centred = Background(as_embeddings(texts - texts.mean(0)), vectors, usual=0.9)
+    pictures = sampled("picture", texts, vectors)
+    moved = unit(vectors[7] - vectors.mean(0))
+    asked = unit(text("dog") - texts.mean(0))
+    picture = Image.new("RGB", (4, 4), (7, 0, 0))
+    query, vector, background = {
+        "item": (lambda: photos.search(item=int(ids[7])), vectors[7], pictures),
+        "image": (lambda: photos.search(image=picture), Names().encode_images([picture])[0], pictures),
+        "embedding": (lambda: photos.search(embedding=text("dog")), text("dog"), english),
+        "sum": (lambda: photos.search(cs.Query("dog") + "cat"), unit(text("dog") + text("cat")), english),
+        "mixed": (lambda: photos.search(cs.Query.item(int(ids[7])) + "dog"), unit(moved + asked), centred),
+        "feedback": (lambda: photos.search("dog", liked=[int(ids[7])]), unit(asked + 0.75 * moved), centred),
+        "many": (lambda: photos.search_many(["cat", "dog"])[1], text("dog"), english),
+    }[kind]
+    vector = vector.astype(np.float32)
+    expected = dict(zip(ids.tolist(), background.relevance(vector, vectors @ vector, vectors), strict=True))
+    results = query()
+    assert len(results) == 10
+    for hit in results:
+        assert hit.relevance == pytest.approx(expected[hit.id], abs=2e-3)
+
+
+def test_the_verdict_does_not_depend_on_how_many_are_asked_for(photos):
+    photos.calibrate()
+    verdicts = {photos.search("dog", k=k).relevant for k in (1, 5, 60)}
+    assert len(verdicts) == 1
+    every = photos.search("dog", k=60)
+    least = sorted(hit.relevance for hit in every)[-4]
+    assert len(photos.search("dog", k=3, min_relevance=least)) == 3
+    [many] = photos.search_many(["dog"], k=60, min_relevance=least)
+    assert found(many) == [hit.id for hit in every if hit.relevance >= least]
+
+
+def test_what_is_usual_is_learnt_anew_after_an_add(tmp_path):
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        photos.calibrate()  # before there is any picture
+        photos.add([(str(n), Image.new("RGB", (4, 4), (n, 0, 0))) for n in range(20)])
+        before = photos.search(item=1)[0]
+        photos.add([(str(n), Image.new("RGB", (4, 4), (n, 0, 0))) for n in range(20, 60)])
+        vectors = photos.embeddings()[1]
+        background = sampled("picture", None, vectors)
+        expected = background.relevance(vectors[0], vectors @ vectors[0], vectors)
+        for hit in photos.search(item=1):
+            assert hit.relevance == pytest.approx(expected[hit.id - 1], abs=2e-3)
+        assert before.relevance is not None
+
+
+def test_few_pictures_are_no_measure_of_pictures(tmp_path):
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        photos.add([(str(n), Image.new("RGB", (4, 4), (n, 0, 0))) for n in range(9)])
+        photos.calibrate()
+        assert photos.search(item=1)[0].relevance is None
+        assert photos.search("dog")[0].relevance is not None
+
+
+def test_a_model_that_knows_english_only_gives_no_other_text_a_relevance(tmp_path, monkeypatch):
+    monkeypatch.setattr(Names, "model_id", "builtin")  # which the catalogue says to be English only
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        photos.add([("1", Image.new("RGB", (4, 4)))])
+        photos.calibrate()
+        assert photos.search("개")[0].relevance is None
+        assert photos.search("犬")[0].relevance is None
+        with pytest.raises(QueryError, match="English only"):
+            photos.calibrate("korean")
+        with pytest.raises(QueryError, match="relevance of '개' would mean nothing"):
+            photos.search("개", min_relevance=0.5)
+
+
+def test_a_cache_that_is_damaged_gives_no_wrong_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPSEARCH_QUERY_CACHE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        photos.add([("1", Image.new("RGB", (4, 4)))])
+        photos.calibrate()
+        expected = photos.search("dog")[0].relevance
+    [file] = tmp_path.glob("cache/**/neutral.sqlite")
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("DELETE FROM queries WHERE asked = 100")
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        assert photos.search("dog")[0].relevance is None
+        photos.calibrate()
+        assert photos.search("dog")[0].relevance == pytest.approx(expected)
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("UPDATE queries SET vector = x'010203' WHERE asked = 7")
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        assert photos.search("dog")[0].relevance == pytest.approx(expected)
+    file.write_bytes(file.read_bytes()[:5000])
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        photos.calibrate()
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        photos.calibrate()
+        assert photos.search("dog")[0].relevance == pytest.approx(expected)
 
 
 def test_diverse_hits_begin_with_the_best_and_are_less_alike(photos, world):
@@ -224,12 +332,19 @@ def test_parts_of_a_picture_may_fit_one_unit_each(tmp_path):
         ({"query": 7}, "a query is a text or a Query, got int"),
         ({"query": " "}, "a query must have words"),
         ({"query": "dog", "item": 3}, r"give one of .* not \['query', 'item'\]"),
-        ({}, "give one of query, image, item and embedding, not none"),
+        ({}, "give one of query, image, item and embedding, or liked pictures, not none"),
         ({"query": -cs.Query("dog")}, "only leads away"),
         ({"disliked": [1]}, "give one of"),
         ({"query": cs.Query("a") & "b", "liked": [1]}, "beside &, | or ~"),
         ({"query": cs.Query("a") & "b", "stages": [object()]}, "stages judge how pictures fit a text"),
         ({"query": "dog", "liked": [4711]}, "has the id 4711"),
+        ({"query": "dog", "liked": [True]}, "a whole number, got True"),
+        ({"query": "dog", "liked": 5}, r"liked is a list of hits, ids or pictures, got 5; write liked=\[…\]"),
+        ({"query": "dog", "disliked": "a.jpg"}, "disliked is a list"),
+        ({"query": "dog", "liked": b"\x89PNG"}, "liked is a list"),
+        ({"liked": iter([])}, "or liked pictures, not none"),
+        ({"query": cs.Query("dog") & "cat", "k": 0}, "a whole number of at least 1"),
+        ({"query": cs.Query("dog") & "cat", "k": 2.5}, "a whole number of at least 1"),
     ],
 )
 def test_wrong_queries_say_what_is_wrong(photos, arguments, told):

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from clipsearch.relevance import Background
+from clipsearch import relevance
+from clipsearch.relevance import Background, rescaled
 
 
 def unit(rows):
@@ -34,13 +35,12 @@ def fit(query, picture, neutral, spread):
 
 
 def usual(neutral, pictures, share, spread, own=False):
-    """What `share` of 256 neutral queries do not reach with the best of their ten nearest pictures."""
+    """What `share` of 256 neutral queries do not reach with any picture, but for themselves."""
     asked = [int(i * max(1, len(neutral) / 256)) for i in range(min(256, len(neutral)))]
     best = []
     for place in asked:
-        found = [i for i in range(len(pictures)) if not (own and i == place)]
-        found.sort(key=lambda i: -float(pictures[i] @ neutral[place]))
-        best.append(max(fit(neutral[place], pictures[i], neutral, spread) for i in found[:10]))
+        others = [i for i in range(len(pictures)) if not (own and i == place)]
+        best.append(max(fit(neutral[place], pictures[i], neutral, spread) for i in others))
     return float(np.quantile(best, share))
 
 
@@ -67,23 +67,56 @@ def test_one_in_ten_neutral_queries_finds_something_relevant(world):
     found = 0
     for place in (np.arange(256) * (400 / 256)).astype(int):
         query = neutral[place]
-        best = np.argsort(-(pictures @ query), kind="stable")[:10]
-        found += background.relevance(query, pictures[best] @ query, pictures[best]).max() > 0.5
+        found += background.relevance(query, pictures @ query, pictures).max() > 0.5
     assert found == pytest.approx(0.1 * 256, abs=1)
 
 
 def test_a_neutral_query_about_the_same_does_not_compete():
-    """The query itself among the neutral ones, ten times, changes nothing."""
+    """The query itself among the neutral ones changes little; competing, it would lower the fit."""
     draw = np.random.default_rng(0)
     neutral, pictures = unit(draw.normal(size=(300, 32))), unit(draw.normal(size=(40, 32)))
     query = unit(draw.normal(size=(1, 32)))[0]
-    alone = Background(neutral, pictures, usual=0.9)
-    copies = Background(np.concatenate([neutral, np.tile(query, (5, 1))]), pictures, usual=0.9)
-    vectors = pictures[:3]
-    alone._spread = copies._spread = 0.2  # they share what is not looked at here
-    np.testing.assert_allclose(
-        copies._fit(query, vectors @ query, vectors), alone._fit(query, vectors @ query, vectors), atol=0.05
-    )
+    near = unit(query + 0.08 * draw.normal(size=(3, 32)))  # where such a competitor counts most
+    more = np.concatenate([neutral, np.tile(query, (5, 1))])
+    spread = spread_of(more, pictures)
+    level = np.log(np.exp(3 / spread * (near @ more.T)).mean(1)) * spread / 3
+    competing = (near @ query - level) / spread
+    alone, copies = (Background(captions, pictures, usual=0.9) for captions in (neutral, more))
+    fits = [b._fit(query, near @ query, relevance._Levels(near, b)) for b in (alone, copies)]
+    np.testing.assert_allclose(*fits, atol=0.1)
+    assert (fits[1] - competing > 0.5).all()
+
+
+def test_many_pictures_are_judged_as_one_by_one(world, monkeypatch):
+    neutral, pictures = world
+    background, query = Background(neutral, pictures, usual=0.9), unit(np.ones((1, 16)))[0]
+    whole = background.relevance(query, pictures @ query, pictures)
+    monkeypatch.setattr(relevance, "TOGETHER", 7)
+    np.testing.assert_allclose(background.relevance(query, pictures @ query, pictures), whole, atol=1e-12)
+
+
+def test_equal_pictures_are_relevant_to_each_other():
+    same = np.tile(unit(np.ones((1, 8))), (30, 1))
+    pairs = np.repeat(unit(np.random.default_rng(0).normal(size=(100, 32))), 2, axis=0)
+    for pictures in (same, pairs):
+        background = Background(pictures, pictures, usual=0.5, own=True)
+        assert background.relevance(pictures[0], pictures[:2] @ pictures[0], pictures[:2]).min() > 0.9
+
+
+def test_joined_parts_are_put_on_the_scale_of_one(world):
+    """A tenth of pairs of neutral queries, drawn as the parts are, find something at 0.5; the order stays."""
+    neutral, pictures = world
+    background = Background(neutral, pictures, usual=0.9)
+    draw = np.random.default_rng(0)
+    first, second = draw.permuted(np.arange(256)), draw.permuted(np.arange(256))
+    best = [(background.known[a] * background.known[b]).max() for a, b in zip(first, second, strict=True)]
+    usual_of_both = np.quantile(best, 0.9)
+    joined = np.array([0.0, usual_of_both, usual_of_both * 1.5, 1.0])
+    found = rescaled(joined, lambda parts: parts.prod(0), [background, background])
+    assert found[1] == pytest.approx(0.5, abs=1e-6)
+    odds = [p / (1 - p) for p in (usual_of_both * 1.5, usual_of_both)]
+    assert found[2] == pytest.approx(odds[0] / odds[1] / (1 + odds[0] / odds[1]), abs=1e-6)
+    assert (np.diff(found) > 0).all()
 
 
 def test_no_hits_have_no_relevance(world):

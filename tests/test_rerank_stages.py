@@ -302,7 +302,7 @@ def test_k_is_checked_with_stages_too(photos, k):
 
 
 def test_stages_are_for_texts_and_are_rerankers(photos):
-    with pytest.raises(QueryError, match="give a query"):
+    with pytest.raises(QueryError, match="give a text alone"):
         photos.search(item=1, stages=[Scorer()])
     for wrong, told in [
         (["yes-no"], "has `score`"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import SourceError
+from ..errors import ClipsearchError, SourceError
 from ..render import printable
 from .output import SOME_FAILED, describe, emit, examples, json_option, note, shown, tell_failures
 
@@ -95,7 +95,6 @@ def index(
     """
     from ..collection import Collection
     from ..index import check_layout
-    from ..query_cache import switched_off
     from ..tiles import read_tiles
 
     _check_usage(sources, folder, model, exclude, retry_failed or tiles is not None, upgrade)
@@ -117,12 +116,24 @@ def index(
         if layout is not None or target_recall:
             built = photos.build_index(layout, target_recall=target_recall)
             note(f"index {printable(built.layout)}: {describe(photos.index())}")
-        if len(photos) and not switched_off():
-            photos.calibrate()  # so that searches can tell when nothing is relevant
-    if as_json:
-        emit([report.to_dict() for report in reports])
+        if as_json:
+            emit([report.to_dict() for report in reports])
+        _calibrate(photos)
     if any(report.failed for report in reports):
         ctx.exit(SOME_FAILED)
+
+
+def _calibrate(photos: "Collection") -> None:
+    """Have searches tell when nothing is relevant, where that can be kept for them."""
+    from ..query_cache import switched_off
+
+    kept = any(model["in_use"] and model["fingerprint"] for model in photos.info()["models"])
+    if not kept or not len(photos) or switched_off():
+        return
+    try:
+        photos.calibrate()
+    except ClipsearchError as error:
+        note(f"searches will have no relevance: {printable(str(error))}")
 
 
 def _check_usage(

@@ -114,7 +114,7 @@ def search(
     from ..query import Query
 
     asked = [given for given in (query, expression, image, item) if given is not None]
-    _check_usage(len(asked), bool(liked), as_json, html, reveal)
+    _check_usage(len(asked), bool(liked), bool(disliked), as_json, html, reveal)
     stages = stages_of(rerank, depth, budget, weight)
     wanted = query if expression is None else Query.parse(expression)
     ways: dict[str, Any] = {
@@ -158,7 +158,7 @@ def tell_stages(results: "SearchResults") -> None:
 
 def show(results: "SearchResults") -> None:
     """Print hits for a person, or for a program when no terminal is watching."""
-    from ..results import caption_of, judged
+    from ..results import caption_of, judged, percent
 
     hits = results.hits or (results.nearest if sys.stdout.isatty() else ())
     tell_relevance(results, bool(hits))
@@ -170,16 +170,21 @@ def show(results: "SearchResults") -> None:
     for rank, hit in enumerate(hits, 1):
         id = click.style(f"#{hit.id:<{width}}", dim=True)
         place = f"{rank:>{len(str(len(hits)))}}"
-        how = "" if hit.relevance is None else f"  {hit.relevance:4.0%}"
-        click.echo(f"{place}  {hit.score:.3f}{how}  {id}  {shown(hit.path)}{judged(hit)}")
+        click.echo(f"{place}  {hit.score:.3f}{percent(hit)}  {id}  {shown(hit.path)}{judged(hit)}")
         if caption := caption_of(hit):
             click.echo(click.style(f"{' ' * len(place)}  {printable(caption)[:CAPTION]}", dim=True))
     tell_stages(results)
 
 
-def _check_usage(asked: int, liked: bool, as_json: bool, html: Path | None, reveal: bool) -> None:
+def _check_usage(
+    asked: int, liked: bool, disliked: bool, as_json: bool, html: Path | None, reveal: bool
+) -> None:
     if asked > 1:
-        raise click.UsageError("give one of QUERY, --query, --image and --item.")
+        raise click.UsageError(
+            "give one of QUERY, --query, --image and --item; --query 'item:7 + snow' joins several."
+        )
+    if disliked and not asked and not liked:
+        raise click.UsageError("--disliked goes with a QUERY, --query, --image, --item or --liked.")
     if not asked and not liked and (as_json or html):
         raise click.UsageError("--json and --html go with a QUERY, --query, --image, --item or --liked.")
     if as_json and html:

@@ -11,7 +11,7 @@ from ..errors import ModelError
 from ..types import FOREIGN, Encoder
 from .catalog import BUILTIN, CATALOG, DEFAULT_MODEL, Model
 from .names import FOLDER, SENTENCE, AnyModel, check_dim, checked, resolve
-from .script import notice_script
+from .script import notice_script, stranger
 
 if TYPE_CHECKING:
     from .openclip import OpenClipEncoder
@@ -27,6 +27,7 @@ __all__ = [
     "load_encoder",
     "notice_script",
     "resolve",
+    "stranger",
 ]
 
 _SENTENCE_MARKS = ("modules.json", "config_sentence_transformers.json", "config.json")

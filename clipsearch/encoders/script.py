@@ -12,11 +12,16 @@ logger = logging.getLogger("clipsearch")
 SAID: set[str] = set()  # ids of the models of which it was said in this process
 
 
+def stranger(model_id: str, texts: Iterable[str]) -> str | None:
+    """The first text in a script that a model of the catalogue does not know, which then is English only."""
+    if not any(m.name == model_id and m.languages == "English" for m in CATALOG.values()):
+        return None
+    return next(filter(_foreign, texts), None)
+
+
 def notice_script(model_id: str, texts: Iterable[str]) -> None:
     """Say once that a model of the catalogue knows English only, at the first text in another script."""
-    if model_id in SAID or not any(m.name == model_id and m.languages == "English" for m in CATALOG.values()):
-        return
-    if foreign := next(filter(_foreign, texts), None):
+    if model_id not in SAID and (foreign := stranger(model_id, texts)):
         SAID.add(model_id)
         said = "%s knows English only; what it finds for %.40r means nothing (said once)"
         logger.warning(said, model_id, foreign)

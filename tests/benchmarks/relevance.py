@@ -38,7 +38,7 @@ from prepare import read_flickr, read_tar
 
 CLUTTER = "background google"
 SPELLINGS = ("{}", "a {}", "a photo of a {}")
-K = 10
+K = 200  # as clipsearch.search.JUDGED
 FORMS = """
 dog:puppy,puppies boy girl man:men woman:women snow:snowy beach:beaches ball bike:bicycle,bicycles,biker
 water grass:grassy horse car skateboard:skateboarder,skateboarding mountain:mountainous football pool
@@ -151,7 +151,7 @@ def ask(part: Set, background: Background) -> Best:
 
 
 def best(query: np.ndarray, vectors: Embeddings, background: Background) -> tuple[float, float]:
-    """The best cosine, and the best relevance of the ten hits by cosine."""
+    """The best cosine, and the best relevance of the 200 hits by cosine."""
     cosines = vectors @ query
     hits = np.argsort(-cosines)[:K]
     return cosines.max(), background.relevance(query, cosines[hits], vectors[hits]).max()
