@@ -16,7 +16,7 @@ from .errors import QueryError
 from .feedback import feedback
 from .filters import Selection
 from .pictures import Pictures
-from .query import Leaf, Query, name, negated, plain, units
+from .query import Leaf, Query, name, negated, plain, units, wanted_parts
 from .query_vectors import combine, leaves, mixed, relevance_of
 from .reader import Reader
 from .relevance import rescaled
@@ -139,17 +139,21 @@ class Asker:
 
     def _by_relevance(self, ask: Ask, query: Query) -> SearchResults:
         """The pictures most relevant to a query with &, | or ~, of those most like its units."""
-        searcher, join, without = ask.searcher, partial(relevance_of, query), negated(query)
-        vectors = self._vectors(searcher, query)
+        searcher, vectors = ask.searcher, self._vectors(ask.searcher, query)
         kinds = [self._kind(ask, unit, row) for unit, row in zip(units(query), vectors, strict=True)]
-        parts = [self._calibration.background(searcher, kind) for kind in kinds]
-        signs = np.where(without, -1, 1).astype(np.float32)[:, None]
+        backgrounds = [self._calibration.background(searcher, kind) for kind in kinds]
+        judges = [partial(each.relevance, row) for each, row in zip(backgrounds, vectors, strict=True)]
+        sample, join = self._calibration.pictures(searcher), partial(relevance_of, query)
+        given = np.array([judge(sample @ row, sample) for judge, row in zip(judges, vectors, strict=True)])
+        parts = wanted_parts(query)
+        scale = partial(rescaled, join=join, given=given, parts=parts, backgrounds=backgrounds)
+        signs = np.where(negated(query), -1, 1).astype(np.float32)[:, None]
         return searcher.by_relevance(
             vectors,
-            [partial(part.relevance, row) for part, row in zip(parts, vectors, strict=True)],
+            judges,
             join,
             searcher.pool(signs * vectors, max(POOL, ask.k), ask.only),
-            _same if all(without) else partial(rescaled, join=join, parts=parts),
+            scale if len(parts) > 1 else _same,
             name(query),
             ask.k,
             ask.only,

@@ -9,6 +9,7 @@ import math
 import operator
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeAlias
@@ -268,6 +269,15 @@ def negated(query: Query, so: bool = False) -> list[bool]:
     if query.word == "+":
         return [so]
     return [each for part in query.parts for each in negated(part, so ^ (query.word == "~"))]
+
+
+def wanted_parts(query: Query) -> list[range]:
+    """For each part of a & b & … that a picture must have, the places of its units; of others none."""
+    if query.word != "&":
+        return []
+    ends = np.cumsum([0, *(len(units(part)) for part in query.parts)]).tolist()
+    places = [range(start, end) for start, end in pairwise(ends)]
+    return [place for part, place in zip(query.parts, places, strict=True) if part.word != "~"]
 
 
 # ---------------------------------------------------------------------- writing

@@ -12,8 +12,7 @@ it is the log of p(query | picture) / p(query). Spread is that of neutral querie
 model have one unit. Leaving out neutral queries about the same follows NegLabel (Jiang et al. 2024).
 
 relevance = 1 / (1 + exp(-STEEP * (fit - usual))), and `usual` is what one in ten neutral queries reaches
-somewhere among 1,000 pictures of the collection. What queries of several parts make of it is put on the same
-scale by what neutral captions in their place reach.
+somewhere among 1,000 pictures of the collection.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ SHARPNESS = 3.0  # in units of 1 / spread; 2 to 4 do the same
 STEEP = 1.7  # logistic fits to pictures of classes that were left out gave 0.9 to 2.6
 SAME = 2.0  # standard deviations: neutral queries this much nearer to the query than most mean about the same
 ASKED = 256  # neutral queries that are asked to learn what is usual
+TRIALS, USUAL = 128, 0.9  # neutral queries in place of a part, and the share that must not reach 0.5
 FLAT = 1e-3  # the least spread: of pictures that are all the same, rounding is no spread
 BELOW_SELF = 2.0  # by how much less than itself a picture must fit to be as alike as usual, at least
 TOGETHER = 1000  # pictures judged at a time, so that memory stays bounded
@@ -52,7 +52,7 @@ class Background:
             usual: the share of neutral queries that find nothing as fit as a relevance of 0.5.
             own: the neutral queries are the pictures themselves, and none finds itself.
         """
-        self._neutral, self._pictures, self.usual, self._own = neutral, pictures, usual, own
+        self._neutral, self._pictures, self._usual, self._own = neutral, pictures, usual, own
 
     def relevance(self, query: Vector, cosines: npt.NDArray[np.float32], vectors: Embeddings) -> Floats:
         """How relevant pictures are for a query, 0 to 1.
@@ -108,11 +108,11 @@ class Background:
     def _centre(self) -> float:
         """The fit that few neutral queries reach anywhere among the pictures, but for themselves."""
         if not self._own:
-            return float(np.quantile(self._fits.max(1), self.usual))
+            return float(np.quantile(self._fits.max(1), self._usual))
         themselves = np.arange(len(self._pictures)) == self._asked[:, None]
         found = np.where(themselves, -np.inf, self._fits).max(1)
         most = float(np.median(self._fits[themselves])) - BELOW_SELF
-        return min(float(np.quantile(found, self.usual)), most)
+        return min(float(np.quantile(found, self._usual)), most)
 
 
 class _Levels:
@@ -132,25 +132,49 @@ class _Levels:
         return np.asarray((np.log(mean) + self._most) / self._sharpness)
 
 
-def rescaled(joined: Floats, join: Callable[[Floats], Floats], parts: Sequence[Background]) -> Floats:
-    """What several parts make of relevance, on the scale of one part: 0.5 is what few neutral ones reach.
+def rescaled(
+    joined: Floats,
+    *,
+    join: Callable[[Floats], Floats],
+    given: Floats,
+    parts: Sequence[Sequence[int]],
+    backgrounds: Sequence[Background],
+) -> Floats:
+    """What a query of several parts makes of relevance, on the scale of one part.
+
+    0.5 is what it reaches in one of ten cases if neutral queries stand in place of one part, of whichever it
+    reaches most without. So a query whose parts are not all there is not relevant for those that are.
 
     Args:
         joined: (n,) in [0, 1], what `join` made of the parts.
-        join: makes (m,) of (u, m) relevance.
-        parts: the u backgrounds; their samples are of the same pictures in the same order.
+        join: makes (m,) of (u, m), the relevance to each unit.
+        given: (u, m), the relevance of the m pictures of the sample to each unit.
+        parts: for each part that must be there, which units it has.
+        backgrounds: of the u units, of the same sample.
 
     Returns:
         (n,), in the same order.
     """
     draw = np.random.default_rng(0)
-    rows = [draw.permuted(np.arange(len(part.known))) for part in parts]
-    trials = min(map(len, rows))
-    best = [
-        join(np.stack([p.known[r[i]] for p, r in zip(parts, rows, strict=True)])).max() for i in range(trials)
-    ]
-    usual = float(np.quantile(best, max(part.usual for part in parts)))
+    usual = max(_without(part, join, given, backgrounds, draw) for part in parts)
     return _logistic(_logit(joined) - _logit(np.array(usual)))
+
+
+def _without(
+    part: Sequence[int],
+    join: Callable[[Floats], Floats],
+    given: Floats,
+    backgrounds: Sequence[Background],
+    draw: np.random.Generator,
+) -> float:
+    """What one in ten neutral queries in place of a part reaches somewhere in the sample."""
+    best, rows = [], given.copy()
+    for _ in range(TRIALS):
+        for unit in part:
+            known = backgrounds[unit].known
+            rows[unit] = known[draw.integers(len(known))]
+        best.append(join(rows).max())
+    return float(np.quantile(best, USUAL))
 
 
 def _logistic(x: Floats) -> Floats:

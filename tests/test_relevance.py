@@ -103,20 +103,25 @@ def test_equal_pictures_are_relevant_to_each_other():
         assert background.relevance(pictures[0], pictures[:2] @ pictures[0], pictures[:2]).min() > 0.9
 
 
-def test_joined_parts_are_put_on_the_scale_of_one(world):
-    """A tenth of pairs of neutral queries, drawn as the parts are, find something at 0.5; the order stays."""
+def test_a_query_of_parts_must_beat_neutral_queries_in_place_of_each(world):
+    """a & b: 0.5 is the more of what one in ten reaches beside b, and beside a."""
     neutral, pictures = world
     background = Background(neutral, pictures, usual=0.9)
     draw = np.random.default_rng(0)
-    first, second = draw.permuted(np.arange(256)), draw.permuted(np.arange(256))
-    best = [(background.known[a] * background.known[b]).max() for a, b in zip(first, second, strict=True)]
-    usual_of_both = np.quantile(best, 0.9)
-    joined = np.array([0.0, usual_of_both, usual_of_both * 1.5, 1.0])
-    found = rescaled(joined, lambda parts: parts.prod(0), [background, background])
-    assert found[1] == pytest.approx(0.5, abs=1e-6)
-    odds = [p / (1 - p) for p in (usual_of_both * 1.5, usual_of_both)]
-    assert found[2] == pytest.approx(odds[0] / odds[1] / (1 + odds[0] / odds[1]), abs=1e-6)
-    assert (np.diff(found) > 0).all()
+    given = np.stack([draw.random(60), draw.random(60) * 0.3])
+    order = np.random.default_rng(0)
+    usual_of = [
+        np.quantile([(background.known[order.integers(256)] * given[other]).max() for _ in range(128)], 0.9)
+        for other in (1, 0)
+    ]
+    joined = np.array([0.0, max(usual_of), 0.4, 1.0])
+    found = rescaled(
+        joined, join=lambda p: p.prod(0), given=given, parts=[[0], [1]], backgrounds=[background] * 2
+    )
+    assert usual_of[1] > usual_of[0] and found[1] == pytest.approx(0.5, abs=1e-6)
+    odds = 0.4 / 0.6 / (max(usual_of) / (1 - max(usual_of)))
+    assert found[2] == pytest.approx(odds / (1 + odds), abs=1e-6)
+    assert (np.diff(found[[0, 1, 3]]) > 0).all()
 
 
 def test_no_hits_have_no_relevance(world):
