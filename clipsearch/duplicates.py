@@ -239,7 +239,7 @@ def find(
     linked = np.concatenate([np.empty(0, np.int64), *sets])
     files = searcher.files(np.union1d(contents[linked], searcher.several(only)), only)
     files = {content: hits for content, hits in files.items() if hits}
-    gone = {hit.id for hits in files.values() for hit in hits if not _there(hit)}
+    gone = _gone([hit for hits in files.values() for hit in hits], progress)
     chosen = _qualities([contents[rows].tolist() for rows in sets], files, gone, progress)
     groups = []
     for rows in sets:
@@ -299,11 +299,24 @@ def _reason(qualities: list[Quality]) -> str:
     return next(why for why, one, other in zip(REASONS, best, second, strict=True) if one != other)
 
 
+def _gone(hits: list[Hit], progress: bool | None) -> set[int]:
+    """The ids of those that cannot be read."""
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        progress_bar("looking which are there", progress, total=len(hits)) as bar,
+    ):
+        gone = set()
+        for hit, there in zip(hits, pool.map(_there, hits), strict=True):
+            gone |= set() if there else {hit.id}
+            bar.update()
+    return gone
+
+
 def _there(hit: Hit) -> bool:
     """Whether a picture can be read, as far as is cheap to know: what is a file of its own is not opened."""
-    if os.path.isabs(hit.path) and os.path.isfile(hit.path):
-        return os.access(hit.path, os.R_OK) and os.path.getsize(hit.path) > 0
     try:
+        if os.path.isabs(hit.path) and os.path.isfile(hit.path):
+            return os.access(hit.path, os.R_OK) and os.path.getsize(hit.path) > 0
         return bool(hit.read())
     except (ImageError, SourceError, OSError):
         return False
