@@ -18,7 +18,7 @@ from .filters import Selection
 from .labels.outputs import write_cells
 from .near import Rows, components, mean_cosine, stars
 from .progress import progress_bar
-from .render import Section, page, printable
+from .render import Card, Section, page, printable, relative
 from .results import NOTEBOOK_SIDE, Hit, card
 from .search import Searcher
 from .types import Embeddings, as_embeddings
@@ -39,7 +39,7 @@ class DuplicateGroup(Sequence[Hit]):
 
     Attributes:
         hits: the one to keep, then the others by their cosine to it, which is their score.
-        same_bytes: for each whether its bytes are those of the first.
+        same_bytes: for each, in the same order, whether another file of the group has its bytes.
         reason: why the first is to be kept.
     """
 
@@ -111,13 +111,14 @@ class Duplicates(Sequence[DuplicateGroup]):
         return replace(self, groups=self.groups[index]) if isinstance(index, slice) else self.groups[index]
 
     def __str__(self) -> str:
-        extra = sum(len(group) - 1 for group in self.groups)
-        found = f"{extra:,} could go, of {len(self):,} groups" if self.groups else "no duplicates"
-        return f"{self.compared:,} different pictures: {found}; cosine from {self.threshold:.3f}"
+        extra = _counted(sum(len(group) - 1 for group in self.groups), "file")
+        found = f"{extra} could go, of {_counted(len(self), 'group')}" if self.groups else "no duplicates"
+        pictures = _counted(self.compared, "picture")
+        return f"{found}; {pictures} of different bytes compared, cosine from {self.threshold:.3f}"
 
     def __repr__(self) -> str:
         lines = [line for group in self.groups[:10] for line in _lines(group)]
-        more = [f"  … and {len(self) - 10:,} more groups"] if len(self) > 10 else []
+        more = [f"  … and {_counted(len(self) - 10, 'more group')}"] if len(self) > 10 else []
         return "\n".join([str(self), *lines, *more])
 
     def to_dicts(self) -> list[dict[str, Any]]:
@@ -127,6 +128,7 @@ class Duplicates(Sequence[DuplicateGroup]):
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write one row a picture; `group` counts from 1, and `keep` is 1 for the one to keep, else 0.
 
+        `same_bytes` is 1 where another file of the group has the same bytes, else 0.
         Cells are as those of labels: docs/labels.md tells of names that look like formulas.
 
         Returns:
@@ -155,10 +157,9 @@ class Duplicates(Sequence[DuplicateGroup]):
         more = f"; here are the first {len(shown):,} groups" if len(shown) < len(self) else ""
         sections = [
             Section(
-                f"{number}. {group.reason}",
-                cards=[card(hit, side=NOTEBOOK_SIDE, reveal=reveal) for hit in group],
+                f"{number}. Keep {relative(group.keep.key).name}: {group.reason}",
+                cards=_cards(group, reveal),
                 part=True,
-                small=True,
             )
             for number, group in enumerate(shown, 1)
         ]
@@ -172,33 +173,45 @@ def _numbers(picture: dict[str, Any]) -> dict[str, Any]:
     return {"keep": int(picture["keep"]), "same_bytes": int(picture["same_bytes"])}
 
 
+def _counted(count: int, one: str) -> str:
+    return f"{count:,} {one}{'s' * (count != 1)}"
+
+
+def _cards(group: DuplicateGroup, reveal: bool) -> list[Card]:
+    """The pictures of a group; the id tells apart what has one name in two sources."""
+    cards = []
+    for hit, same in zip(group, group.same_bytes, strict=True):
+        shown = card(hit, side=NOTEBOOK_SIDE, reveal=reveal)
+        badge = "keep" if hit is group.keep else shown.badge
+        lines = [*shown.lines, f"id {hit.id}", *["same bytes"] * same]
+        cards.append(replace(shown, badge=badge, lines=lines))
+    return cards
+
+
 def _lines(group: DuplicateGroup) -> list[str]:
-    first = f"  keep   {printable(group.keep.path)}{size_of(group.keep)}  ({group.reason})"
+    first = f"  keep   {printable(group.keep.path)}{facts(group.keep, False)}  ({group.reason})"
     others = zip(group.others, group.same_bytes[1:], strict=True)
-    return [first, *(f"  {alike(hit, same)}  {printable(hit.path)}{size_of(hit)}" for hit, same in others)]
+    return [first, *(f"  {hit.score:.3f}  {printable(hit.path)}{facts(hit, same)}" for hit, same in others)]
 
 
-def size_of(hit: Hit) -> str:
-    """Two spaces and the size in pixels, where it is known."""
+def facts(hit: Hit, same_bytes: bool) -> str:
+    """The size in pixels, where it is known, and whether another has the same bytes; spaces before each."""
     width, height = hit.metadata.get("width"), hit.metadata.get("height")
-    return f"  {width} × {height}" if width and height else ""
-
-
-def alike(hit: Hit, same_bytes: bool) -> str:
-    """How like the one to keep another is, in five letters."""
-    return "same " if same_bytes else f"{hit.score:.3f}"
+    size = f"  {width} × {height}" if width and height else ""
+    return size + "  same bytes" * same_bytes
 
 
 class Quality(NamedTuple):
     """What is better about a picture; the least is the one to keep."""
 
+    unreadable: bool
     pixels: int  # negative
     blur: int  # how often it is half as sharp as the sharpest of as many pixels
     bytes: int  # negative, where it was read
     id: int
 
 
-REASONS = ("most pixels", "sharpest", "largest file", "came first")  # of what is better, in that order
+REASONS = ("can be read", "most pixels", "sharpest", "largest file", "came first")  # of what is better
 
 
 def usual_threshold(mean: float) -> float:
@@ -226,15 +239,16 @@ def find(
     linked = np.concatenate([np.empty(0, np.int64), *sets])
     files = searcher.files(np.union1d(contents[linked], searcher.several(only)), only)
     files = {content: hits for content, hits in files.items() if hits}
-    chosen = _qualities([contents[rows].tolist() for rows in sets], files, progress)
+    gone = _gone([hit for hits in files.values() for hit in hits], progress)
+    chosen = _qualities([contents[rows].tolist() for rows in sets], files, gone, progress)
     groups = []
     for rows in sets:
         known = [row for row in rows if int(contents[row]) in chosen]
         order = sorted(known, key=lambda row: chosen[int(contents[row])])
         for near, cosines in zip(*stars(fetch, np.array(order, np.int64), threshold), strict=True):
             members = contents[near].tolist()
-            groups.append(_group([files.pop(content) for content in members], cosines, members, chosen))
-    groups += [_group([hits], [1.0], [], {}) for hits in files.values() if len(hits) > 1]
+            groups.append(_group([files.pop(content) for content in members], cosines, members, chosen, gone))
+    groups += [_group([hits], [1.0], [], {}, gone) for hits in files.values() if len(hits) > 1]
     groups.sort(key=lambda group: group.keep.id)
     return Duplicates(tuple(groups), threshold, len(contents), searcher.space.model)
 
@@ -245,7 +259,8 @@ def check_threshold(threshold: float) -> float:
     Raises:
         QueryError: it is no number above 0 and at most 1.
     """
-    if not isinstance(threshold, int | float | np.number) or not 0 < threshold <= 1:
+    number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
+    if not number or not 0 < threshold <= 1:
         raise QueryError(f"threshold is a cosine such as 0.97, above 0 and at most 1, got {threshold!r}")
     return float(threshold)
 
@@ -260,15 +275,20 @@ def _group(
     cosines: Iterable[float] | npt.NDArray[np.float32],
     contents: list[int],
     qualities: dict[int, Quality],
+    gone: set[int],
 ) -> DuplicateGroup:
     """The group of some contents, the one to keep first."""
-    hits = [
-        (replace(hit, score=float(cosine), cosine=float(cosine)), place == 0)
-        for place, (several, cosine) in enumerate(zip(files, cosines, strict=True))
+    hits = tuple(
+        replace(hit, score=float(cosine), cosine=float(cosine))
+        for several, cosine in zip(files, cosines, strict=True)
         for hit in several
-    ]
+    )
+    same = tuple(len(several) > 1 for several in files for _ in several)
+    lost = sum(hit.id in gone for hit in hits)
+    if lost == len(hits) - 1:
+        return DuplicateGroup(hits, same, "the only one that can be read")
     reason = _reason([qualities[content] for content in contents])
-    return DuplicateGroup(tuple(hit for hit, _ in hits), tuple(same for _, same in hits), reason)
+    return DuplicateGroup(hits, same, reason + " of those that can be read" * (0 < lost < len(hits)))
 
 
 def _reason(qualities: list[Quality]) -> str:
@@ -279,20 +299,49 @@ def _reason(qualities: list[Quality]) -> str:
     return next(why for why, one, other in zip(REASONS, best, second, strict=True) if one != other)
 
 
+def _gone(hits: list[Hit], progress: bool | None) -> set[int]:
+    """The ids of those that cannot be read."""
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        progress_bar("looking which are there", progress, total=len(hits)) as bar,
+    ):
+        gone = set()
+        for hit, there in zip(hits, pool.map(_there, hits), strict=True):
+            gone |= set() if there else {hit.id}
+            bar.update()
+    return gone
+
+
+def _there(hit: Hit) -> bool:
+    """Whether a picture can be read, as far as is cheap to know: what is a file of its own is not opened."""
+    try:
+        if os.path.isabs(hit.path) and os.path.isfile(hit.path):
+            return os.access(hit.path, os.R_OK) and os.path.getsize(hit.path) > 0
+        return bool(hit.read())
+    except (ImageError, SourceError, OSError):
+        return False
+
+
 def _qualities(
-    sets: list[list[int]], files: dict[int, list[Hit]], progress: bool | None
+    sets: list[list[int]], files: dict[int, list[Hit]], gone: set[int], progress: bool | None
 ) -> dict[int, Quality]:
-    """How good each content of some sets is; it is looked at where another of its set has as many pixels."""
+    """How good each content of some sets is; it is looked at where another of its set has as many pixels.
+
+    Files that turn out to be unreadable are added to `gone`, and each content's are sorted: those come last.
+    """
     pixels = {content: _pixels(hits[0]) for content, hits in files.items()}
     tied: dict[tuple[int, int], list[int]] = {}
     for number, contents in enumerate(sets):
         for content in (content for content in contents if content in files):
             tied.setdefault((number, pixels[content]), []).append(content)
     together = [contents for contents in tied.values() if len(contents) > 1]
-    seen = _looks([content for contents in together for content in contents], files, progress)
+    seen = _looks([content for contents in together for content in contents], files, gone, progress)
+    for hits in files.values():
+        hits.sort(key=lambda hit: hit.id in gone)
     sharpest = {content: max(seen[c][0] for c in contents) for contents in together for content in contents}
     return {
         content: Quality(
+            files[content][0].id in gone,
             -pixels[content],
             _halvings(seen[content][0], sharpest[content]) if content in seen else 0,
             -seen[content][1] if content in seen else 0,
@@ -309,27 +358,39 @@ def _pixels(hit: Hit) -> int:
 
 
 def _looks(
-    contents: list[int], files: dict[int, list[Hit]], progress: bool | None
+    contents: list[int], files: dict[int, list[Hit]], gone: set[int], progress: bool | None
 ) -> dict[int, tuple[float, int]]:
-    """The sharpness and the bytes of some contents; (0, 0) of one that cannot be read."""
+    """The sharpness and the bytes of some contents; (0, 0) of one of which no file can be read."""
+    tries = [[hit for hit in files[content] if hit.id not in gone] for content in contents]
     found = {}
     with (
         ThreadPoolExecutor(cores()) as pool,
         progress_bar("looking for the sharpest", progress, total=len(contents)) as bar,
     ):
-        for content, look in zip(contents, pool.map(lambda c: _look(files[c][0]), contents), strict=True):
-            found[content] = look
+        for content, hits, looks in zip(contents, tries, pool.map(_first_look, tries), strict=True):
+            gone.update(hit.id for hit, look in zip(hits, looks, strict=False) if look is None)
+            found[content] = next((look for look in looks if look), (0.0, 0))
             bar.update()
     return found
 
 
-def _look(hit: Hit) -> tuple[float, int]:
+def _first_look(hits: list[Hit]) -> list[tuple[float, int] | None]:
+    """What comes of each of some files, up to the first that can be read."""
+    looks: list[tuple[float, int] | None] = []
+    for hit in hits:
+        looks.append(_look(hit))
+        if looks[-1]:
+            break
+    return looks
+
+
+def _look(hit: Hit) -> tuple[float, int] | None:
     try:
         data = hit.read()
         size = len(data) if isinstance(data, bytes) else 0
         return sharpness(decode(data, min_side=SIDE // 2).image), size
     except (ImageError, SourceError, OSError):
-        return 0.0, 0
+        return None
 
 
 def sharpness(image: "Image") -> float:

@@ -28,6 +28,7 @@ TRAINED = 64  # vectors that each centre is found from
 BLOCK = 1 << 22  # cosines at a time: 16 MB
 WAITING = 1 << 18  # pairs compared in full at a time
 ROUNDING = 1e-4  # by which float32 may misplace a distance
+TOLERANCE = 3e-6  # by which float32 may misplace a cosine: 2e-6 at 4096 numbers
 APART = 0.01  # centres nearer than this have no plane between them that float32 can tell
 
 
@@ -47,12 +48,12 @@ def mean_cosine(fetch: Fetch, n: int) -> float:
 
 
 def components(fetch: Fetch, n: int, threshold: float, *, progress: bool | None = None) -> list[Rows]:
-    """Which of n vectors are linked by pairs whose cosine is at least `threshold`.
+    """Which of n vectors are linked by pairs whose cosine is at least `threshold` - TOLERANCE.
 
     Returns:
         The vectors' numbers, one sorted array for each set of two or more, in order of their first.
     """
-    labels = np.arange(n)
+    labels, threshold = np.arange(n), threshold - TOLERANCE
     with progress_bar("comparing", progress, total=n) as bar:
         for one, other in _gathered(_candidates(_brought_down(fetch, n), threshold, bar)):
             fresh = labels[one] != labels[other]
@@ -68,7 +69,8 @@ def stars(fetch: Fetch, rows: Rows, threshold: float) -> Stars:
     """Group vectors around chosen ones: the first takes all within reach, then the first that is left does.
 
     Single links would make one group of a row of pictures of which each is like the next, and the last
-    not like the first. Here every member has a cosine of at least `threshold` to the chosen one.
+    not like the first. Here every member has a cosine of at least `threshold` - TOLERANCE to the chosen
+    one.
 
     Args:
         fetch: gives vectors by their numbers.
@@ -79,7 +81,7 @@ def stars(fetch: Fetch, rows: Rows, threshold: float) -> Stars:
         The groups of two or more, in order of their chosen ones in `rows`.
     """
     owner = np.full(len(rows), -1)  # place in `rows` of the chosen one that took it
-    left = np.arange(len(rows))
+    left, threshold = np.arange(len(rows)), threshold - TOLERANCE
     while len(left):
         block, left = left[:TOGETHER], left[TOGETHER:]
         _choose(owner, block, _near(fetch(rows[block]), fetch(rows[block]), threshold))

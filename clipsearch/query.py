@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DEEPEST = 50  # &, | and ~ in each other
+TINY = "found a weight that rounds to 0; expected a larger one"
 
 Kind: TypeAlias = Literal["text", "image", "item", "embedding"]
 
@@ -159,10 +160,14 @@ class Query:
 
     def __mul__(self, number: float) -> "Query":
         weight = _weight(number)
-        return _sum(tuple((_weight(weight * each), leaf) for each, leaf in _terms(self)))
+        return _sum(tuple((_product(weight, each), leaf) for each, leaf in _terms(self)))
 
     __rmul__ = __mul__
     __array_ufunc__ = None  # so that NumPy's numbers leave `number * query` to it
+
+    def __hash__(self) -> int:
+        terms = tuple((weight, leaf.kind, _hashable(leaf)) for weight, leaf in self.terms)
+        return hash((self.word, terms, self.parts))
 
     def __bool__(self) -> NoReturn:
         raise QueryError("a query is neither true nor false; write & for `and`, | for `or` and ~ for `not`")
@@ -218,11 +223,21 @@ def _weight(number: float) -> float:
     if not isinstance(number, Real) or isinstance(number, bool):
         raise QueryError(f"found {type(number).__name__} beside *, expected a number and a query")
     try:
-        if math.isfinite(number):
-            return float(number)
+        weight = float(number)
     except OverflowError:  # of an int with hundreds of digits
-        pass
-    raise QueryError("found a weight that is no finite number")
+        weight = math.inf
+    if not math.isfinite(weight):
+        raise QueryError("found a weight that is no finite number")
+    if number and not weight:  # of a fraction
+        raise QueryError(TINY)
+    return weight
+
+
+def _product(one: float, other: float) -> float:
+    product = _weight(one * other)
+    if one and other and not product:
+        raise QueryError(TINY)
+    return product
 
 
 # ---------------------------------------------------------------------- units
@@ -257,6 +272,11 @@ def totals(unit: Query) -> list[tuple[float, Leaf]]:
             "such as `beach - people`, or write ~ for pictures without it"
         )
     return left
+
+
+def _hashable(leaf: Leaf) -> Any:
+    """A leaf's value, or nothing for PIL images, which are equal by their pixels and have no hash."""
+    return leaf.value if isinstance(leaf.value, str | bytes | int) else None
 
 
 def key(leaf: Leaf) -> Any:

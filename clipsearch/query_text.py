@@ -6,10 +6,16 @@ the same operators mean between `Query` objects. Words that stand beside each ot
 
 import operator
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 from .errors import SHOWN, QueryError, misread
+
+# What a keyboard or a word processor writes for a sign: some anywhere in a word, dashes alone or, if they are
+# no punctuation, before a word, quotes around one.
+_NEARLY = re.compile(r"[＆｜～＋＊（）]|^[−－]|^[–—]$|^[“”„＂]|[“”„＂]$")
+_MEANT = dict(zip("＆｜～＋＊（）−－–—“”„＂", '&|~+*()----""""', strict=True))
 
 DEEPEST = 100  # parentheses, ~ and - in each other; Python itself goes some hundreds deep
 
@@ -104,7 +110,8 @@ def in_quotes(text: str) -> str:
 
 def _is_word(text: str) -> bool:
     match = _TOKEN.fullmatch(text)
-    return match is not None and match.lastgroup == "word" and not _sum_within(text)
+    plain = match is not None and match.lastgroup == "word"
+    return plain and not _sum_within(text) and not _NEARLY.search(text)
 
 
 def _sum_within(word: str) -> bool:
@@ -160,6 +167,9 @@ class _Parser:
 
     def _binary(self) -> _Token:
         before, after = (self._text[i : i + 1] for i in (self._now.at - 1, self._now.at + 1))
+        if self._now.text in "&|" and after == self._now.text:
+            problem = f"found {2 * after}, expected a single {after}, with spaces around it"
+            raise misread("query", self._text, self._now.at, problem)
         if self._now.text in _SPACED and before.isspace() != after.isspace() and after:
             self._fail(_SPACED[self._now.text])
         if self._now.text in "&|" and not re.search(r'[\s()"~]', before + (after or " ")):
@@ -223,8 +233,13 @@ class _Parser:
         while self._now.kind == "word":
             if _sum_within(self._now.text):
                 self._fail(_SPACED["+"])
+            if nearly := _NEARLY.search(self._now.text):
+                self._fail_nearly(self._now.at + nearly.start(), nearly[0])
             words.append(self._next().text)
         number = float(words[0]) if len(words) == 1 and _NUMBER.fullmatch(words[0]) else None
+        if number == 0 and re.match("[0.]*[1-9]", words[0]):
+            problem = f"found {words[0][:SHOWN]}, which rounds to 0; expected a larger number"
+            raise misread("query", self._text, at, problem)
         return _Operand(self._applied(at, self._leaf, "text", " ".join(words)), number, at)
 
     def _applied(self, at: int, make: Callable[..., Any], *parts: Any) -> Any:
@@ -237,6 +252,11 @@ class _Parser:
         token = self._now
         self._now = next(self._tokens, token)
         return token
+
+    def _fail_nearly(self, at: int, found: str) -> NoReturn:
+        called = unicodedata.name(found).lower()
+        problem = f"found {found} ({called}), expected {_MEANT[found]}, or the text in double quotes"
+        raise misread("query", self._text, at, problem)
 
     def _fail(self, expected: str) -> NoReturn:
         found = self._now.text[:SHOWN]

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shutil
+from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -53,12 +55,14 @@ def test_the_one_with_most_pixels_is_kept(photos, folder):
     assert len(found) == 1
     assert (found[0].keep.key, found[0].reason) == ("b.png", "most pixels")
     assert {hit.key for hit in found[0].others} == {"a.png", "c.png"}
-    assert found[0].same_bytes == (True, False, False)
+    assert found[0].same_bytes == (False, False, False)
     assert (found.threshold, found.compared, found.model) == (0.999, 4, "colour")
     vectors = dict(zip(*photos.embeddings(), strict=True))
     for hit in found[0]:
         assert hit.score == hit.cosine == pytest.approx(vectors[hit.id] @ vectors[found[0].keep.id], abs=1e-4)
-    assert str(found) == "4 different pictures: 2 could go, of 1 groups; cosine from 0.999"
+    assert str(found) == (
+        "2 files could go, of 1 group; 4 pictures of different bytes compared, cosine from 0.999"
+    )
 
 
 def test_of_as_many_pixels_the_sharpest_is_kept(photos, folder):
@@ -85,7 +89,63 @@ def test_a_picture_that_is_gone_stops_nothing_and_is_not_kept(photos, folder):
     photos.add(folder)
     (folder / "a.png").unlink()
     (group,) = photos.duplicates(threshold=0.999)
-    assert (names(group), group.reason) == (["b.png", "a.png"], "sharpest")
+    assert (names(group), group.reason) == (["b.png", "a.png"], "the only one that can be read")
+
+
+HARM = {"gone": Path.unlink, "empty": lambda path: path.write_bytes(b"")}
+BROKEN = {"broken": lambda path: path.write_bytes(b"no picture")}  # told only where it is opened
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_of_equal_bytes_the_file_that_can_be_read_is_kept(photos, folder, harm):
+    first = save(folder / "a.png")
+    shutil.copy(first, folder / "b.png")
+    photos.add(folder)
+    HARM[harm](first)
+    (group,) = photos.duplicates(threshold=0.99)
+    assert (names(group), group.reason) == (["b.png", "a.png"], "the only one that can be read")
+
+
+def test_the_largest_is_not_kept_when_it_is_gone(photos, folder):
+    for number, side in enumerate((90, 60, 30)):
+        save(folder / f"{number}.png", size=(side, side))
+    photos.add(folder)
+    (folder / "0.png").unlink()
+    (group,) = photos.duplicates(threshold=0.999)
+    assert (group.keep.key, group.reason) == ("1.png", "most pixels of those that can be read")
+    (folder / "1.png").unlink()
+    (group,) = photos.duplicates(threshold=0.999)
+    assert (group.keep.key, group.reason) == ("2.png", "the only one that can be read")
+    (folder / "2.png").unlink()
+    (group,) = photos.duplicates(threshold=0.999)
+    assert (group.keep.key, group.reason) == ("0.png", "most pixels")
+
+
+@pytest.mark.parametrize("harm", HARM | BROKEN)
+def test_a_content_is_as_good_as_its_file_that_is_left(photos, folder, harm):
+    first = save(folder / "a.jpg", size=(300, 200), detail=60, kind="JPEG", quality=95)
+    save(folder / "b.jpg", size=(300, 200), detail=60, kind="JPEG", quality=60)
+    shutil.copy(first, folder / "c.jpg")
+    photos.add(folder)
+    (HARM | BROKEN)[harm](first)
+    (group,) = photos.duplicates(threshold=0.99)
+    assert (names(group), group.reason) == (
+        ["c.jpg", "a.jpg", "b.jpg"],
+        "largest file of those that can be read",
+    )
+
+
+def test_a_member_of_an_archive_that_is_gone_is_not_kept(photos, folder):
+    big, small = save(folder / "big.png", size=(90, 60)), save(folder / "small.png", size=(30, 20))
+    archive = folder.parent / "a.zip"
+    with ZipFile(archive, "w") as file:
+        file.write(big, "big.png")
+    big.unlink()
+    photos.add(archive)
+    photos.add(folder)
+    assert photos.duplicates(threshold=0.999)[0].keep.key == "big.png"
+    archive.unlink()
+    assert photos.duplicates(threshold=0.999)[0].keep.path == str(small)
 
 
 def test_equal_bytes_are_a_group_too(photos, folder):
@@ -107,6 +167,17 @@ def test_copies_of_what_is_kept_come_before_what_is_like_it(photos, folder):
     (group,) = photos.duplicates(threshold=0.99)
     assert names(group) == ["x.png", "y.png", "small.png"]
     assert group.same_bytes == (True, True, False)
+    assert [hit["same_bytes"] for hit in group.to_dict()["pictures"]] == [True, True, False]
+
+
+def test_equal_bytes_are_marked_though_another_is_kept(photos, folder):
+    save(folder / "a.png", size=(90, 60))
+    shutil.copy(save(folder / "b.png", size=(30, 20)), folder / "c.png")
+    photos.add(folder)
+    found = photos.duplicates(threshold=0.99)
+    assert (names(found[0]), found[0].same_bytes) == (["a.png", "b.png", "c.png"], (False, True, True))
+    assert "same bytes" not in repr(found).splitlines()[1]
+    assert all(line.endswith("30 × 20  same bytes") for line in repr(found).splitlines()[2:])
 
 
 def test_a_file_of_two_sources_is_no_duplicate(photos, folder):
@@ -154,9 +225,12 @@ def test_where_leaves_out_pictures_and_copies(photos, folder):
 
 def test_an_empty_collection_has_none(photos):
     assert photos.duplicates().to_dicts() == []
+    assert str(photos.duplicates(threshold=0.9)) == (
+        "no duplicates; 0 pictures of different bytes compared, cosine from 0.900"
+    )
 
 
-@pytest.mark.parametrize("threshold", [0, -1, 1.01, float("nan"), "0.9"])
+@pytest.mark.parametrize("threshold", [0, -1, 1.01, float("nan"), "0.9", True])
 def test_a_threshold_that_is_no_cosine_is_refused(photos, threshold):
     with pytest.raises(QueryError, match="threshold is a cosine"):
         photos.duplicates(threshold=threshold)
@@ -202,7 +276,7 @@ def test_dicts_can_be_written_as_json(two_groups):
     first, second = json.loads(json.dumps(two_groups.to_dicts()))
     assert first["reason"] == "most pixels"
     assert [(p["keep"], p["width"], p["height"], p["same_bytes"]) for p in first["pictures"]] == [
-        (True, 90, 60, True),
+        (True, 90, 60, False),
         (False, 30, 20, False),
     ]
     assert [p["same_bytes"] for p in second["pictures"]] == [True, True]
@@ -212,7 +286,7 @@ def test_the_table_has_a_row_a_picture(two_groups, tmp_path):
     path = two_groups.to_csv(tmp_path / "d.csv")
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [(row["group"], row["keep"], row["same_bytes"], row["width"]) for row in rows] == [
-        ("1", "1", "1", "90"),
+        ("1", "1", "0", "90"),
         ("1", "0", "0", "30"),
         ("2", "1", "1", "60"),
         ("2", "0", "1", "60"),
@@ -222,16 +296,22 @@ def test_the_table_has_a_row_a_picture(two_groups, tmp_path):
 def test_the_page_shows_every_picture_and_names_no_folder(two_groups, tmp_path, folder):
     document = two_groups.to_html(tmp_path / "d.html").read_text()
     assert document.count("data:image/jpeg") == 4
-    assert "1. most pixels" in document and "2. same bytes, came first" in document
+    assert "1. Keep a.png: most pixels" in document
+    assert "2. Keep c.png: same bytes, came first" in document
+    assert document.count(">keep</span>") == 2
+    assert document.count(">same bytes</p>") == 2
+    assert all(f">id {hit.id}</p>" in document for group in two_groups for hit in group)
+    assert 'class="cards small"' not in document, "there a long name is cut, and copies look alike"
     assert str(folder) not in document
     assert str(folder) in two_groups.to_html(tmp_path / "e.html", reveal=True).read_text()
 
 
 def test_printed_they_name_what_is_kept_and_what_could_go(two_groups, folder):
     lines = repr(two_groups).splitlines()
-    assert lines[0] == "3 different pictures: 2 could go, of 2 groups; cosine from 0.999"
+    summary = "2 files could go, of 2 groups; 3 pictures of different bytes compared, cosine from 0.999"
+    assert lines[0] == summary
     assert lines[1] == f"  keep   {folder / 'a.png'}  90 × 60  (most pixels)"
-    assert lines[4] == f"  same   {folder / 'd.png'}  60 × 40"
+    assert lines[4] == f"  1.000  {folder / 'd.png'}  60 × 40  same bytes"
 
 
 def test_a_slice_is_groups_again(two_groups):

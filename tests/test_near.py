@@ -75,6 +75,34 @@ class Bar:
         pass
 
 
+@pytest.mark.parametrize("threshold", [1.0, 1 - 1e-7])
+@pytest.mark.parametrize("dim", [64, 512, 2048])
+def test_equal_vectors_are_found_whatever_float32_makes_of_their_cosine(threshold, dim):
+    vectors = np.repeat(crowd(300, dim, copies=0), 2, axis=0)
+    pairs = [[2 * i, 2 * i + 1] for i in range(300)]
+    assert (np.einsum("nd,nd->n", vectors, vectors) < threshold).any()
+    sets = components(of(vectors), 600, threshold)
+    assert [rows.tolist() for rows in sets] == pairs
+    assert [rows.tolist() for one in sets for rows in stars(of(vectors), one, threshold).rows] == pairs
+
+
+def test_a_pair_at_the_threshold_is_no_worse_off_between_two_cells(monkeypatch):
+    """Mirrored at the plane between two centres, its distances from it add up to all of its reach."""
+    monkeypatch.setattr(near, "CELL", 50)
+    angles = np.concatenate([np.linspace(0.1, 0.5, 50), -np.linspace(0.1, 0.5, 50)])
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    for one in range(50):
+        threshold = float(points[one].astype(np.float64) @ points[50 + one])
+        found = np.concatenate([np.stack(p, 1) for p in near._candidates(points, threshold, Bar())])
+        assert [one, 50 + one] in np.sort(found, axis=1).tolist()
+
+
+def test_a_pair_at_the_threshold_is_no_worse_off_within_a_cell():
+    points = near._brought_down(of(crowd(300, 512)), 300)
+    (pairs,) = near._pairs(points, points, 1.0)
+    assert (pairs[0] == pairs[1]).sum() == 300 > (np.diag(points @ points.T) >= 1).sum()
+
+
 def test_bringing_down_never_lowers_a_cosine():
     vectors = crowd(300)
     points = near._brought_down(of(vectors), 300).astype(np.float64)

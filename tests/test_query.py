@@ -70,6 +70,12 @@ READ = {
     "item:12": Query.item(12),
     "Item:12 + snow": Query.item(12) + SNOW,
     "image:~/a-b+c.jpg - people": Query.image("~/a-b+c.jpg") - "people",
+    "dog’s nose & rock’n’roll": Query("dog’s nose") & "rock’n’roll",
+    "T−shirt & 5–7 & well—known": Query("T−shirt") & "5–7" & "well—known",
+    '"dog ＆ cat" & "－" & "“red” car"': Query("dog ＆ cat") & "－" & "“red” car",
+    "image:a＆“b”.jpg + snow": Query.image("a＆“b”.jpg") + SNOW,
+    "0*dog + 0e9*cat + snow": 0 * DOG + 0 * CAT + SNOW,
+    '"1e-400" & 1e-300*dog': Query("1e-400") & 1e-300 * DOG,
     'image:"my ""best"" (1).jpg" & dog': Query.image('my "best" (1).jpg') & DOG,
 }
 
@@ -121,7 +127,30 @@ REFUSED = {  # at which character, from 1, and what is told
     "": (1, "found the end, expected words"),
     "   ": (4, "found the end"),
     "dog &": (6, "found the end"),
-    "dog && cat": (6, "found &, expected words"),
+    "dog && cat": (5, "found &&, expected a single &, with spaces around it"),
+    "dog&&cat": (4, "found &&, expected a single &"),
+    "dog || cat": (5, "found ||, expected a single |"),
+    "dog & & cat": (7, "found &, expected words"),
+    "dog ＆ cat": (5, "found ＆ (fullwidth ampersand), expected &, or the text in double quotes"),
+    "犬＆猫": (2, "found ＆ (fullwidth ampersand), expected &"),
+    "dog ｜ cat": (5, "found ｜ (fullwidth vertical line), expected |"),
+    "～leash": (1, "found ～ (fullwidth tilde), expected ~"),
+    "dog & ～leash": (7, "found ～"),
+    "beach ＋ sunset": (7, "found ＋ (fullwidth plus sign), expected +"),
+    "2＊beach": (2, "found ＊ (fullwidth asterisk), expected *"),
+    "（dog | cat）": (1, "found （ (fullwidth left parenthesis), expected ("),
+    "(dog | cat）": (11, "found ） (fullwidth right parenthesis), expected )"),
+    "beach − people": (7, "found − (minus sign), expected -"),
+    "−people + beach": (1, "found − (minus sign), expected -"),
+    "beach － people": (7, "found － (fullwidth hyphen-minus), expected -"),
+    "beach – people": (7, "found – (en dash), expected -"),
+    "beach — people": (7, "found — (em dash), expected -"),
+    "“red car” & snow": (1, 'found “ (left double quotation mark), expected "'),
+    "red car” & snow": (8, 'found ” (right double quotation mark), expected "'),
+    "„AT&T“": (1, 'found „ (double low-9 quotation mark), expected "'),
+    "＂red＂": (1, 'found ＂ (fullwidth quotation mark), expected "'),
+    "1e-400*dog": (1, "found 1e-400, which rounds to 0; expected a larger number"),
+    "1e-200*(1e-200*dog)": (7, "found a weight that rounds to 0"),
     "& dog": (1, "found &"),
     "AT&T": (3, "found &, expected spaces around it"),
     "black|white": (6, "found |, expected spaces around it"),
@@ -243,6 +272,8 @@ def test_equal_queries_have_equal_hashes_and_copies_are_equal():
     assert len({one, other, pickle.loads(pickle.dumps(one)), copy.deepcopy(one)}) == 1
     picture = Image.new("RGB", (4, 4))
     assert Query.image(picture) + "dog" == Query.image(picture) + "dog"
+    same = {Query.image(picture) & "dog", Query.image(picture.copy()) & "dog"}
+    assert len(same) == 1, "PIL's images are equal by their pixels, so their hashes must be"
     assert Query.item(Hit(7, "", "", "", 1.0, None, {}, bytes)) == Query.item(7)
     with pytest.raises(AttributeError):
         one.word = "&"
@@ -259,6 +290,8 @@ WRONG = {
     "found ndarray beside *": lambda: np.ones(2) * DOG,
     "a weight that is no finite number": lambda: float("nan") * DOG,
     "found a weight that is no finite number": lambda: 10**400 * DOG,
+    "found a weight that rounds to 0; expected a larger one": lambda: Fraction(1, 10**400) * DOG,
+    "found a weight that rounds to 0": lambda: 1e-200 * (1e-200 * DOG),
     "join it with & or |": lambda: (DOG & CAT) + SNOW,
     "-dog only leads away": lambda: SNOW & -DOG,
     "write & for `and`, | for `or` and ~ for `not`": lambda: DOG and CAT,
@@ -289,7 +322,8 @@ def test_only_negative_sums_may_still_become_part_of_a_sum():
 
 
 SIGNS = '()"*&|~+- :\t'
-LETTERS = st.characters(codec="utf-8") | st.sampled_from(SIGNS + "ab12.강'’")
+NEARLY = "＆｜～＋＊（）−－–—“”„＂"
+LETTERS = st.characters(codec="utf-8") | st.sampled_from(SIGNS + NEARLY + "ab12.강'’")
 TEXTS = st.text(LETTERS, min_size=1, max_size=12).filter(str.strip)
 LEAVES = (
     TEXTS.map(Query) | st.integers(0, 10**17).map(Query.item) | st.text(LETTERS, max_size=12).map(Query.image)
@@ -327,7 +361,9 @@ def test_the_representation_of_a_query_of_texts_evaluates_to_it(query):
 
 
 SOUP = st.lists(
-    st.sampled_from([*'()&|~+-*"', *" \t\n강a2", "dog", "1e5", "item:1", "image:x", "item:", "\0", "\ud800"])
+    st.sampled_from(
+        [*'()&|~+-*"', *NEARLY, *" \t\n강a2", "dog", "1e5", "item:1", "image:x", "item:", "\0", "\ud800"]
+    )
 )
 
 
@@ -343,7 +379,9 @@ def test_any_text_is_a_query_or_refused_at_one_of_its_characters(text):
         assert 1 <= int(at[1]) <= len(text) + 1
 
 
-WORD = st.text(st.characters(codec="utf-8").filter(lambda c: c not in SIGNS and not c.isspace()), min_size=1)
+WORD = st.text(
+    st.characters(codec="utf-8").filter(lambda c: c not in SIGNS + NEARLY and not c.isspace()), min_size=1
+)
 DASHED = st.lists(WORD, min_size=1, max_size=3).map("-".join)
 
 

@@ -75,13 +75,14 @@ def _show(found: "Duplicates") -> None:
 
 
 def _show_group(group: "DuplicateGroup") -> None:
-    from ..duplicates import alike, size_of
+    from ..duplicates import facts
 
     width = max(len(f"{hit.id}") for hit in group)
     reason = click.style(f"({group.reason})", dim=True)
     for hit, same in zip(group, group.same_bytes, strict=True):
         keep = hit is group.keep
-        word = click.style("keep ", bold=True) if keep else alike(hit, same)
+        word = click.style("keep ", bold=True) if keep else f"{hit.score:.3f}"
         id = click.style(f"#{hit.id:<{width}}", dim=True)
-        click.echo(f"{word}  {id}  {shown(hit.path)}{size_of(hit)}{f'  {reason}' if keep else ''}")
+        said = facts(hit, same and not keep) + f"  {reason}" * keep
+        click.echo(f"{word}  {id}  {shown(hit.path)}{said}")
     click.echo(click.style(f"      {counted(len(group), 'picture')}", dim=True))
