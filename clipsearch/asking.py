@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import Picture, as_query, check_k
 from .calibration import Calibration, Kind, kind_of, language_of
 from .diversity import diversify
 from .embedder import Embedder
@@ -21,7 +22,7 @@ from .query_vectors import combine, leaves, mixed, relevance_of
 from .reader import Reader
 from .relevance import rescaled
 from .results import Hit, SearchResults
-from .search import Judge, Picture, Searcher, as_query, check_k
+from .search import Judge, Searcher
 from .second_look import SecondLook
 from .store import Store
 from .types import Embeddings, Reranker

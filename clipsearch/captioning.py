@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .candidates import VLM_SIDE, pixels
 from .captions import (
     Captioner,
     drop_empty,
@@ -44,7 +45,7 @@ from .files import cores, interrupts_held
 from .filters import Selection
 from .progress import progress_bar
 from .report import Failure, Interrupted, reason_of
-from .search import VLM_SIDE, Searcher, pixels
+from .search import Searcher
 from .store import Space, Store
 from .types import VLM, Encoder, as_embeddings, fingerprint_of
 from .writer import Writer, writing

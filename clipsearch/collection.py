@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import captioning, upkeep
+from .arguments import Picture
 from .asking import Asker, wanted
 from .bank import Language
 from .captioners import load_vlm
@@ -33,7 +34,7 @@ from .report import Failure, Report
 from .rerank.evaluation import RerankEvaluation
 from .rerank.fusion import Fit
 from .results import Hit, SearchResults
-from .search import Picture, Searcher
+from .search import Searcher
 from .sources import SourceSpec, absolute, open_source
 from .spaces import Spaces
 from .spec import as_bytes

@@ -8,6 +8,7 @@ from typing import TypeAlias, cast
 import numpy as np
 
 from . import bank
+from .arguments import Picture, encode_picture
 from .encoders import notice_script, stranger
 from .errors import ModelError, QueryError
 from .labels import TextModel
@@ -16,7 +17,6 @@ from .progress import progress_bar
 from .query_cache import cached, kept
 from .reader import Reader
 from .results import Hit
-from .search import Picture, encode_picture
 from .spaces import Spaces
 from .types import Embeddings, as_embeddings, fingerprint_of
 

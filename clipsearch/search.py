@@ -5,35 +5,31 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import check_k
 from .captions import captions_of
-from .decode import content_digest, decode
-from .errors import ImageError, QueryError, SourceError
+from .errors import QueryError, SourceError
 from .exact import ExactIndex, Neighbours
 from .filters import Selection
 from .gpu import DeviceIndex
 from .index import ApproximateIndex, Kind
 from .outcomes import GONE
 from .relevance import RELEVANT
-from .results import Hit, SearchResults, caption_of
+from .results import Hit, SearchResults
 from .segments import WHOLE, Box
 from .sources import IteratorSource, restore
 from .store import ItemRow, Snapshot, Space, Store
-from .types import Candidate, Embeddings, Encoder, Source, as_embeddings
+from .types import Embeddings, Source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Known: TypeAlias = tuple[ItemRow, dict[str, Any]]
 """An item and all that is known of it."""
-
-Picture: TypeAlias = Union[str, os.PathLike[str], bytes, "Image"]
-"""A picture as a query: a path, the bytes of a file, or a PIL image."""
 
 
 Judge: TypeAlias = Callable[[npt.NDArray[np.float32], Embeddings], npt.NDArray[np.float64]]
@@ -42,7 +38,6 @@ Judge: TypeAlias = Callable[[npt.NDArray[np.float32], Embeddings], npt.NDArray[n
 JUDGED = 200  # pictures at least whose relevance tells whether anything is there, and which may pass a cut
 ROWS_TOGETHER = 8192
 MOSTLY = 4  # rows for a picture that are looked for: few pictures have more among the best
-VLM_SIDE = 512  # pixels
 SEVERAL = "SELECT id FROM contents WHERE shown > 1 ORDER BY id"
 
 
@@ -356,17 +351,6 @@ def _with_caption(known: dict[str, Any], text: str | None) -> dict[str, Any]:
     return known if text is None else {"caption": text, **known}
 
 
-def check_k(k: int) -> int:
-    """How many hits were asked for.
-
-    Raises:
-        QueryError: it is no whole number of at least 1.
-    """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise QueryError(f"k is how many pictures to find, a whole number of at least 1, got {k!r}")
-    return int(k)
-
-
 def _among(items: Iterator[ItemRow], only: Selection | None) -> Iterator[ItemRow]:
     return (item for item in items if only is None or only.has(item.id))
 
@@ -388,73 +372,3 @@ def _way_out(source: Source) -> str:
     if isinstance(source, IteratorSource):
         return "it was handed over, and only what lies in files or archives can be read again"
     return "if its folder moved, relocate the source"
-
-
-def pixels(read: "Callable[[], bytes | Image]", sha256: bytes) -> "Image":
-    """A picture for a vision-language model, RGB and upright, if it still is the content that was added.
-
-    A large JPEG comes reduced; its short side keeps at least twice VLM_SIDE pixels.
-
-    Raises:
-        ImageError: it is not, or cannot be read.
-        SourceError: it is gone, or the place it came from is.
-        OSError: the file cannot be read.
-    """
-    data = read()
-    if content_digest(data) != sha256:
-        raise ImageError("it has changed since it was added; add its source again")
-    return decode(data, min_side=VLM_SIDE).image
-
-
-def candidates(store: Store, hits: Sequence[Hit]) -> list[Candidate]:
-    """What a reranker sees of some hits, in order."""
-    found = store.sha256s_of_items([hit.id for hit in hits])
-    digests = [found.get(hit.id, b"removed %d" % hit.id) for hit in hits]  # of no content: a moment ago
-    return [
-        Candidate(hit.id, digest, hit.cosine, caption_of(hit) or None, partial(pixels, hit.read, digest))
-        for hit, digest in zip(hits, digests, strict=True)
-    ]
-
-
-def encode_picture(image: Picture, encoder: Encoder) -> Embeddings:
-    """Embed one picture, float32 (1, dim), unit length.
-
-    Raises:
-        ImageError: it cannot be read; the message names it.
-    """
-    try:
-        picture = decode(_bytes(image), min_side=getattr(encoder, "min_side", None)).image
-    except ImageError as error:
-        raise ImageError(f"{picture_name(image)}: {error}") from error
-    return as_embeddings(encoder.encode_images([picture]), dim=encoder.dim)
-
-
-def picture_name(image: Picture) -> str:
-    """What a picture is called in its results: its name without the folder."""
-    return f"picture {Path(image).name}" if isinstance(image, str | os.PathLike) else "a picture"
-
-
-def as_query(embedding: npt.ArrayLike | None, dim: int) -> Embeddings:
-    """One vector of any length as float32 (1, dim) of unit length.
-
-    Raises:
-        QueryError: it has another dimension, or is zero or not finite.
-    """
-    try:
-        vectors = as_embeddings(np.atleast_2d(np.asarray(embedding, np.float32)), dim=dim)
-    except (ValueError, TypeError) as error:
-        raise QueryError(f"the query's vector: {error}") from error
-    if len(vectors) != 1:
-        raise QueryError(f"one vector of {dim} numbers is one query, got {len(vectors)}")
-    return vectors
-
-
-def _bytes(image: Picture) -> "bytes | Image":
-    if not isinstance(image, str | os.PathLike):
-        if not (isinstance(image, bytes) or hasattr(image, "getexif")):  # which PIL's images have
-            raise QueryError(f"found {type(image).__name__}; expected a path, bytes of a file or a PIL image")
-        return image
-    try:
-        return Path(image).expanduser().read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ImageError(getattr(error, "strerror", None) or str(error)) from error

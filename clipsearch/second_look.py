@@ -8,6 +8,8 @@ from typing import cast
 
 import numpy as np
 
+from .arguments import check_k
+from .candidates import candidates
 from .errors import QueryError
 from .reader import Reader
 from .rerank.by_caption import CaptionReranker
@@ -15,7 +17,6 @@ from .rerank.evaluation import RerankEvaluation, evaluate_rerank
 from .rerank.fusion import Fit, Pool, fit_weight
 from .rerank.stages import Stage, rerank
 from .results import Hit, SearchResults
-from .search import candidates, check_k
 from .store import Store
 from .types import Reranker
 
