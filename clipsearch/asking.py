@@ -50,7 +50,7 @@ class Asker:
     def __init__(self, store: Store, reader: Reader, embedder: Embedder, pictures: Pictures) -> None:
         self._reader, self._embedder, self._pictures = reader, embedder, pictures
         self._calibration = Calibration(embedder)
-        self.second_look = SecondLook(store, self._by_text, reader)
+        self._store = store
 
     def search(
         self,
@@ -75,14 +75,18 @@ class Asker:
         if stages and text is None:
             raise QueryError("stages judge how pictures fit a text; give a text alone, or leave them out")
         if text is not None:
-            look = replace(self.second_look, search=partial(self._by_text, least=least))
-            return self._diverse(look.staged(text, asked, where, stages), k, weight)
+            found = self.second_look(least).staged(text, asked, where, stages)
+            return self._diverse(found, k, weight)
         only, searcher = self._reader.only(where), self._reader.searcher()
         called = "like the liked pictures" if query is None else name(query)
         if searcher is None or not searcher.shows_any:
             return SearchResults((), called)
         ask = Ask(searcher, asked, only, least)
         return self._diverse(self._answered(ask, query, picked, called), k, weight)
+
+    def second_look(self, least: float | None = None) -> SecondLook:
+        """The stages after the first. It is not kept: a cycle would hold the files of a closed collection."""
+        return SecondLook(self._store, partial(self._by_text, least=least), self._reader)
 
     def many(
         self, queries: Sequence[str], *, k: int, where: str | None, min_relevance: float | None = None

@@ -604,7 +604,7 @@ class Collection:
             R@k, MRR and nDCG before and after, the most that any order of the pool could reach, and seconds
             a query; print it.
         """
-        return self._asker.second_look.evaluate(queries, self._pictures.ids(relevant), stages, k, where)
+        return self._asker.second_look().evaluate(queries, self._pictures.ids(relevant), stages, k, where)
 
     def fit_weight(
         self,
@@ -618,7 +618,7 @@ class Collection:
 
         Use it as the reranker's `weight` where `held_out` is above `default`. See `evaluate_rerank`.
         """
-        return self._asker.second_look.fit(queries, self._pictures.ids(relevant), stage, where)
+        return self._asker.second_look().fit(queries, self._pictures.ids(relevant), stage, where)
 
     # ------------------------------------------------------------------ formats
 

@@ -548,7 +548,7 @@ def test_a_folder_without_the_right_to_write_can_be_searched(photos, tmp_path):
 def test_a_full_disk_is_a_clear_error_and_costs_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ingest, "COMMIT_PICTURES", 8)
     paint(tmp_path / "p", 300)
-    with small_disk(tmp_path / "disk", "size=220k") as disk:
+    with small_disk(tmp_path / "disk", "size=200k") as disk:
         for spare in range(0, 60_000, 9_000):  # the disk is full at another step each time
             shutil.rmtree(disk / "c", ignore_errors=True)
             (disk / "spare").write_bytes(b"x" * spare)
