@@ -65,7 +65,8 @@ class Asker:
         disliked: Pictured,
     ) -> SearchResults:
         """See Collection.search; no query is one that the liked pictures make."""
-        least, weight = check_relevance(min_relevance), _weight(diverse)
+        least = None if min_relevance is None else _share("min_relevance", min_relevance)
+        weight = _share("diverse", diverse)
         picked = [_listed("liked", liked), _listed("disliked", disliked)]
         if query is None and not picked[0]:
             raise QueryError("give one of query, image, item and embedding, or liked pictures, not none")
@@ -92,7 +93,7 @@ class Asker:
         self, queries: Sequence[str], *, k: int, where: str | None, min_relevance: float | None = None
     ) -> list[SearchResults]:
         """See Collection.search_many."""
-        least = check_relevance(min_relevance)
+        least = None if min_relevance is None else _share("min_relevance", min_relevance)
         if isinstance(queries, str):
             raise QueryError(f"search_many takes a list of texts, got the one text {queries!r}; use search")
         queries = list(queries)
@@ -283,23 +284,10 @@ def wanted(query: str | Query | None, **others: Any) -> Query | None:
     return None
 
 
-def check_relevance(least: float | None) -> float | None:
-    """A relevance that was asked for.
-
-    Raises:
-        QueryError: it is no number from 0 to 1.
-    """
-    if least is None:
-        return None
-    if isinstance(least, bool) or not isinstance(least, Real) or not 0 <= least <= 1:
-        raise QueryError(f"min_relevance is a number from 0 to 1, such as 0.5, got {least!r}")
-    return float(least)
-
-
-def _weight(diverse: float) -> float:
-    if isinstance(diverse, bool) or not isinstance(diverse, Real) or not 0 <= diverse <= 1:
-        raise QueryError(f"diverse is a number from 0, the best hits, to 1, unlike ones, got {diverse!r}")
-    return float(diverse)
+def _share(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise QueryError(f"{name} is a number from 0 to 1, such as 0.5, got {value!r}")
+    return float(value)
 
 
 def _listed(name: str, some: Pictured) -> Pictured:

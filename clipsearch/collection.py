@@ -343,6 +343,8 @@ class Collection:
             ImageError: the picture cannot be read.
             ModelError, ServerError: a stage's model cannot be asked.
         """
+        if isinstance(item, Hit):
+            self._pictures.content(item)  # raises where it is of another collection
         asked = wanted(query, image=image, item=item, embedding=embedding)
         return self._asker.search(
             asked,

@@ -54,8 +54,7 @@ class Embedder:
         """The vector of a picture of the collection, or of any other, float32 (1, dim)."""
         searcher = self._reader.searcher()
         if searcher and isinstance(picture, Hit | Integral):
-            id = picture.id if isinstance(picture, Hit) else picture
-            return searcher.embedding(self._pictures.content(id))
+            return searcher.embedding(self._pictures.content(picture))
         return encode_picture(cast("Picture", picture), self._spaces.encoder)
 
     def neutral(self, language: bank.Language) -> Embeddings:

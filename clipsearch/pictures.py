@@ -54,17 +54,22 @@ class Pictures:
 
     # ------------------------------------------------------------------ which is meant
 
-    def content(self, id: int) -> int:
+    def content(self, picture: int | Hit) -> int:
         """The content that an item shows.
 
         Raises:
-            QueryError: there is no such picture.
+            QueryError: there is no such picture, or a hit is of another collection.
         """
+        id = picture.id if isinstance(picture, Hit) else picture
         if not isinstance(id, Integral) or isinstance(id, bool):
             raise QueryError(f"an item is named by its id, a whole number, got {id!r}")
         row = self._store.item(int(id)) if 0 < id < 1 << 63 else None
         if row is None or row.content is None:
             raise QueryError(f"no picture of {self._store.path} has the id {id}")
+        if isinstance(picture, Hit) and picture.key != row.key:
+            raise QueryError(
+                f"the hit {picture.key!r:.80} is of another collection, or of an earlier state of it"
+            )
         return row.content
 
     def ids(self, relevant: "Sequence[Iterable[int | Hit | str]]") -> list[set[int]]:
@@ -82,9 +87,8 @@ class Pictures:
             if found is None:
                 raise QueryError(f"no picture of {self._store.path} is at {picture!r}")
             return found
-        id = picture.id if isinstance(picture, Hit) else picture
-        self.content(id)  # raises where there is none
-        return int(id)
+        self.content(picture)  # raises where there is none
+        return int(picture.id if isinstance(picture, Hit) else picture)
 
     # ------------------------------------------------------------------ out and elsewhere
 

@@ -328,7 +328,7 @@ def test_parts_of_a_picture_may_fit_one_unit_each(tmp_path):
     [
         ({"query": "dog", "min_relevance": 2}, "min_relevance is a number from 0 to 1"),
         ({"query": "dog", "min_relevance": True}, "min_relevance is a number from 0 to 1"),
-        ({"query": "dog", "diverse": -0.1}, "diverse is a number from 0"),
+        ({"query": "dog", "diverse": -0.1}, "diverse is a number from 0 to 1"),
         ({"query": 7}, "a query is a text or a Query, got int"),
         ({"query": " "}, "a query must have words"),
         ({"query": "dog", "item": 3}, r"give one of .* not \['query', 'item'\]"),
@@ -350,6 +350,15 @@ def test_parts_of_a_picture_may_fit_one_unit_each(tmp_path):
 def test_wrong_queries_say_what_is_wrong(photos, arguments, told):
     with pytest.raises(QueryError, match=told):
         photos.search(**arguments)
+
+
+def test_a_hit_of_another_collection_is_refused(photos, tmp_path):
+    with cs.Collection(tmp_path / "c", model=Names()) as others:
+        others.add([("other", Image.new("RGB", (4, 4)))])
+        hit = others.search("dog")[0]
+    for arguments in ({"item": hit}, {"liked": [hit]}):
+        with pytest.raises(QueryError, match="'other' is of another collection"):
+            photos.search(**arguments)
 
 
 def test_an_empty_collection_finds_nothing(tmp_path):
