@@ -93,6 +93,7 @@ ARGUMENTS = {
     "langchain_retriever": ["Photos", "something dark"],
     "llama_index_retriever": ["Photos", "something dark"],
     "label_studio_tasks": ["Photos", "dog,grass,sea"],
+    "fiftyone_labels": ["Photos", "dog,grass,sea"],
     "label_in_korean": ["Photos", "고양이,말,풀", "builtin"],
 }
 
