@@ -20,7 +20,7 @@ from .pictures import Pictures
 from .query import Leaf, Query, name, negated, plain, units, wanted_parts
 from .query_vectors import combine, leaves, mixed, relevance_of
 from .reader import Reader
-from .relevance import rescaled
+from .relevance import Background, rescaled
 from .results import Hit, SearchResults
 from .search import Judge, Searcher
 from .second_look import SecondLook
@@ -106,8 +106,9 @@ class Asker:
         if least is not None:
             self._calibrate(queries)
         ask = Ask(searcher, k, only, least)
+        made = {language: self._background(ask, language) for language in set(map(language_of, queries))}
         judges = [
-            self._judge(ask, language_of(query), row, [query])
+            self._judge(made[language_of(query)], row, [query])
             for query, row in zip(queries, vectors, strict=True)
         ]
         return searcher.search(vectors, queries, k, only=only, judges=judges, least=least)
@@ -139,7 +140,7 @@ class Asker:
             kind="image" if kind == "picture" else "text",
             without=self._items(query),
             only=ask.only,
-            judges=[self._judge(ask, kind, vector[0], texts)],
+            judges=[self._judge(self._background(ask, kind), vector[0], texts)],
             least=ask.least,
         )[0]
 
@@ -178,7 +179,10 @@ class Asker:
         liked, disliked = (self._pictured(some, searcher) for some in picked)
         pictures = self._calibration.pictures(searcher).mean(0)
         vector = feedback(asked, liked, disliked, pictures=pictures, queries=middle)
-        judges, called = [self._judge(ask, "mixed", vector, texts)], f"{called}, with feedback"
+        judges, called = (
+            [self._judge(self._background(ask, "mixed"), vector, texts)],
+            f"{called}, with feedback",
+        )
         return searcher.search(vector[None], [called], ask.k, only=ask.only, judges=judges, least=ask.least)[
             0
         ]
@@ -225,14 +229,19 @@ class Asker:
             return as_query(np.frombuffer(leaf.value, np.float32), dim)
         return self._embedder.picture(leaf.value)
 
-    def _judge(self, ask: Ask, kind: Kind, vector: Vector, texts: Sequence[str]) -> Judge | None:
-        """What gives hits their relevance; None: it would mean nothing, or was never calibrated."""
-        asked = ask.least is not None or self._calibration.ready(kind)
-        if not asked or not ask.searcher.shows_any or self._embedder.stranger(texts) is not None:
+    def _background(self, ask: Ask, kind: Kind) -> Background | None:
+        """What a kind of query is compared with; None: it was never calibrated, or there is too little."""
+        if not ask.searcher.shows_any or not (ask.least is not None or self._calibration.ready(kind)):
             return None
         if kind == "picture" and len(self._calibration.pictures(ask.searcher)) < FEW:
             return None
-        return partial(self._calibration.background(ask.searcher, kind).relevance, vector)
+        return self._calibration.background(ask.searcher, kind)
+
+    def _judge(self, background: Background | None, vector: Vector, texts: Sequence[str]) -> Judge | None:
+        """What gives hits their relevance; None: it is not known, or would mean nothing of these texts."""
+        if background is None or self._embedder.stranger(texts) is not None:
+            return None
+        return partial(background.relevance, vector)
 
     def _calibrate(self, texts: Sequence[str]) -> None:
         """Encode the neutral captions that some texts are compared with."""
@@ -241,7 +250,7 @@ class Asker:
             raise QueryError(
                 f"{model} knows English only: the relevance of {strange!r:.60} would mean nothing"
             )
-        for language in {"english", *map(language_of, texts)} if len(texts) != 1 else {language_of(*texts)}:
+        for language in set(map(language_of, texts)):
             self._embedder.neutral(language)
 
     def _diverse(self, found: SearchResults, k: int, weight: float) -> SearchResults:

@@ -352,6 +352,14 @@ def test_wrong_queries_say_what_is_wrong(photos, arguments, told):
         photos.search(**arguments)
 
 
+def test_pictures_are_judged_without_a_text_tower(tmp_path, monkeypatch):
+    monkeypatch.setattr(Names, "encode_texts", lambda *_, **__: pytest.fail("a text was encoded"))
+    with cs.Collection(tmp_path / "c", model=Names()) as photos:
+        photos.add([(str(n), Image.new("RGB", (4, 4), (n, 0, 0))) for n in range(12)])
+        assert photos.search(item=1, min_relevance=0, k=3)[0].relevance is not None
+        assert len(photos.search(cs.Query.item(1) & ~cs.Query.item(2), k=3)) == 3
+
+
 def test_a_hit_of_another_collection_is_refused(photos, tmp_path):
     with cs.Collection(tmp_path / "c", model=Names()) as others:
         others.add([("other", Image.new("RGB", (4, 4)))])
